@@ -1,4 +1,4 @@
-"""The command line: `drc fuzz`, `drc replay` and `drc shrink`; each ends in an exit code that says what came of it.
+"""The command line: `drc fuzz`, `drc check`, `drc replay` and `drc shrink`; each ends in an exit code that says what came of it.
 
 0: nothing was found, and work was done. 1: a finding. 2: bad usage or input. 3: inconclusive. 4: the harness or its machine
 failed. 130: interrupted. Results go to stdout, and are the same bytes for the same work; progress, speed and errors go to stderr.
@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from fuzz.campaign import ENGINES, Task, run_campaign
+from fuzz.check_command import check
 from fuzz.findings import Finding, Origin, minimise, version, write
 from fuzz.narrator import Telling, tell
 from fuzz.random_engine import RUNS_MAX, SEED_MAX
@@ -226,6 +227,12 @@ def _print(*lines: str) -> None:
     """Print lines, whatever the terminal can show of them."""
     for line in lines:
         typer.echo(line)
+
+
+app.command(
+    short_help="Search a small scope exhaustively.",
+    epilog="Example: drc check --scope reentrancy",
+)(check)
 
 
 # drc replay

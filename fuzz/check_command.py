@@ -1,0 +1,205 @@
+"""`drc check` follows every sequence of operations within a small scope; what it found and what it did not settle is its exit code."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from fuzz.check_report import CheckProgress, as_json, print_report
+from fuzz.check_scopes import CHECK_SCOPES
+from fuzz.checkpoint import CheckpointError, load, purpose, save
+from fuzz.explore import Bounds, Explorer, Search
+from fuzz.findings import Finding, Origin, write
+from fuzz.graph import SUFFIXES, Graph, TooLarge
+from fuzz.narrator import tell, tell_unreplayed
+from fuzz.states import JointStates
+from fuzz.workers import HarnessFailure
+from model.limits import Limits
+from model.trace import Trace
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from fuzz.explore import Violation
+
+NOTHING_FOUND: Final = 0
+FOUND: Final = 1
+INCONCLUSIVE: Final = 3
+INTERRUPTED: Final = 130
+CHECKPOINT_SECONDS: Final = 60.0
+
+
+def check(
+    scope: Annotated[str, typer.Option(help=f"{', '.join(CHECK_SCOPES)}.")] = "reentrancy",
+    max_states: Annotated[int | None, typer.Option(help="Give up after so many distinct states.", min=1)] = None,
+    max_depth: Annotated[int | None, typer.Option(help="Follow no sequence further than so many operations.", min=0)] = None,
+    max_seconds: Annotated[float | None, typer.Option(help="Give up after so much time.", min=0)] = None,
+    max_memory: Annotated[int | None, typer.Option(help="Give up once the process has so many MB.", min=1)] = None,
+    symmetry: Annotated[bool, typer.Option("--symmetry/--no-symmetry", help="Count states once that differ by a renaming.")] = True,
+    exact: Annotated[bool, typer.Option("--exact", help="Keep whole states instead of digests: slow, and no collisions.")] = False,
+    checkpoint: Annotated[Path | None, typer.Option(help="File to keep the search in.")] = None,
+    checkpoint_seconds: Annotated[float, typer.Option(help="Time between two checkpoints.", min=0)] = CHECKPOINT_SECONDS,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the search in the checkpoint file.")] = False,
+    dump: Annotated[Path | None, typer.Option(help="Write the graph of all states to this .dot or .json file.")] = None,
+    as_json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
+    findings: Annotated[Path, typer.Option(help="Folder that a finding's folder is put into.")] = Path("findings"),
+) -> None:
+    """Follow every sequence of operations within a small scope, on implementation and model side by side.
+
+    Breadth first, so a violation is a shortest one. What a destructor does, which allocation fails and in which order a sweep goes
+    are operations like any other. Once every state has been seen, the search is complete; a bound that is reached is said plainly.
+    """
+    limits = _limits(scope)
+    if max_seconds is not None and not math.isfinite(max_seconds):
+        raise typer.BadParameter(f"--max-seconds {max_seconds} is no time")
+    if dump is not None and (dump.suffix not in SUFFIXES or not dump.parent.is_dir() or resume):
+        raise typer.BadParameter(f"--dump {dump}: needs a folder that is there, a name in {' or '.join(SUFFIXES)}, and a whole search")
+    described = purpose(limits, symmetry=symmetry, exact=exact)
+    search = _begun(checkpoint, described, resume=resume)
+    system = JointStates(limits, symmetry=symmetry)
+    explorer = Explorer(system, search, Bounds(max_states, max_depth, max_seconds, max_memory))
+    graph = Graph(system)
+    if dump is not None:
+        explorer.record = graph.record
+    with CheckProgress(sys.stderr, scope, search) as progress:
+        saved = time.monotonic()
+
+        def between(_search: Search) -> None:
+            nonlocal saved
+            progress.update()
+            if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
+                save(checkpoint, search, described)
+                saved = time.monotonic()
+
+        explorer.between = between
+        with _interruptible(explorer):
+            try:
+                explorer.run()
+            except TooLarge as error:
+                raise typer.BadParameter(f"--dump {dump}: {error}") from error
+        if dump is not None:
+            graph.write(dump)
+        figures = progress.figures()
+        if checkpoint is not None and explorer.violation is None:
+            save(checkpoint, search, described)
+        finding = None if explorer.violation is None else _finding(limits, scope, explorer.violation)
+    raise typer.Exit(_tell(explorer, scope, limits, finding, findings, figures, symmetry=symmetry, json_wanted=as_json_))
+
+
+def _limits(scope: str) -> Limits:
+    if scope not in CHECK_SCOPES:
+        raise typer.BadParameter(f"--scope {scope}: there is no such scope (there are: {', '.join(CHECK_SCOPES)})")
+    return CHECK_SCOPES[scope]
+
+
+def _begun(path: Path | None, described: dict[str, object], *, resume: bool) -> Search:
+    """Return the search to go on with: that of the checkpoint file, or a new one."""
+    if path is None:
+        if resume:
+            raise typer.BadParameter("--resume needs --checkpoint, the file to go on from")
+        return Search(exact=bool(described["exact"]))
+    if not path.parent.is_dir() or path.is_dir():
+        raise typer.BadParameter(f"--checkpoint {path}: no file can be there")
+    if not resume:
+        if path.exists():
+            raise typer.BadParameter(f"--checkpoint {path}: is there already; go on from it with --resume, or remove it")
+        return Search(exact=bool(described["exact"]))
+    try:
+        return load(path, described)
+    except FileNotFoundError as error:
+        raise typer.BadParameter(f"--resume: {path} is not there") from error
+    except CheckpointError as error:
+        raise typer.BadParameter(f"--resume: {path}: {error}") from error
+
+
+@contextlib.contextmanager
+def _interruptible(explorer: Explorer) -> Iterator[None]:
+    """Let a first interruption end the search after the state at hand, and a second one at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if explorer.interrupted:
+            signal.default_int_handler(number, frame)
+        explorer.interrupted = True
+
+    before = [(number, signal.signal(number, interrupt)) for number in (signal.SIGINT, signal.SIGTERM)]
+    try:
+        yield
+    finally:
+        for number, handler in before:
+            signal.signal(number, handler)
+
+
+def _finding(limits: Limits, scope: str, violation: Violation) -> Finding:
+    """Replay a violation, so that it is told as any finding is."""
+    trace = Trace(limits, violation.rows)
+    origin = Origin("exhaustive", scope, 0)
+    telling = tell(trace, checked=False)
+    count = len(trace.rows)
+    if telling.divergence is None:
+        told = tell_unreplayed(trace, violation.divergence, checked=False)
+        return Finding(trace, violation.divergence, False, origin, count, "it did not show again when it was replayed", told, "")
+    other = tell(trace, checked=True).divergence
+    says = "" if other is None or other.verdict == telling.divergence.verdict else str(other)
+    return Finding(trace, telling.divergence, False, origin, count, "", telling, says)
+
+
+def _tell(
+    explorer: Explorer,
+    scope: str,
+    limits: Limits,
+    finding: Finding | None,
+    parent: Path,
+    figures: str,
+    *,
+    symmetry: bool,
+    json_wanted: bool,
+) -> int:
+    """Print what came of the search, write the finding, and return the exit code."""
+    folder, failure = None, None
+    if finding is not None:
+        try:
+            folder = write(finding, parent)
+        except OSError as error:
+            failure = HarnessFailure(f"the finding could not be written: {error}; its trace is above")
+    if json_wanted:
+        told = as_json(explorer, scope, limits, symmetry=symmetry, finding=finding, folder=None if folder is None else str(folder))
+        typer.echo(json.dumps(told, indent=2))
+    else:
+        print_report(explorer, limits, sys.stdout)
+        if finding is not None:
+            again = "TRACE" if folder is None else str(folder / "trace.drc")
+            for line in ("", *finding.lines(again=again), *([] if folder else ["", finding.trace_text().rstrip()])):
+                typer.echo(line)
+    sys.stdout.flush()
+    sys.stderr.write(f"{figures}\n")
+    if failure is not None:
+        raise failure
+    return _exit_code(explorer)
+
+
+def _exit_code(explorer: Explorer) -> int:
+    if explorer.violation is not None:
+        return FOUND
+    if explorer.interrupted:
+        sys.stderr.write("drc: interrupted; this is what was done so far\n")
+        return INTERRUPTED
+    if not explorer.search.complete:
+        sys.stderr.write(f"drc: inconclusive: {explorer.reached} reached before every state was seen\n")
+        return INCONCLUSIVE
+    if not explorer.search.transitions:
+        sys.stderr.write("drc: inconclusive: nothing was done\n")
+        return INCONCLUSIVE
+    return NOTHING_FOUND

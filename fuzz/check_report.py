@@ -1,0 +1,170 @@
+"""What a user sees of an exhaustive search: how far it has come while it runs, and at its end what it covered and what that means."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any, Final, Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.table import Table
+from rich.text import Text
+
+from fuzz.explore import MEGABYTE, Explorer, Search, resident_bytes
+from fuzz.report import WIDTH
+from model.ops import SPECS, Kind
+from model.properties import DESCRIPTIONS, Sometimes
+
+if TYPE_CHECKING:
+    from fuzz.findings import Finding
+    from model.limits import Limits
+
+_COLUMNS: Final = 3
+_REFRESHES: Final = 5.0
+"""A second, on a terminal."""
+_PLAIN_SECONDS: Final = 10.0
+"""Between two lines where there is no terminal."""
+
+
+class CheckProgress:
+    """Tells how a search goes on: a live display on a terminal, a line now and then elsewhere. To be used in a `with` block.
+
+    Args:
+        stream: where to.
+        scope: what is searched.
+        search: the search.
+    """
+
+    def __init__(self, stream: TextIO, scope: str, search: Search) -> None:
+        self.console = Console(file=stream, highlight=False, soft_wrap=True)
+        self.scope = scope
+        self.search = search
+        self.before = search.transitions
+        self.started = self.told = time.monotonic()
+        self.live: Live | None = None
+        if self.console.is_terminal:
+            self.live = Live(
+                console=self.console,
+                get_renderable=lambda: Text(self.figures()),
+                refresh_per_second=_REFRESHES,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+
+    def __enter__(self) -> Self:
+        if self.live is not None:
+            self.live.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        if self.live is not None:
+            self.live.stop()
+
+    def update(self) -> None:
+        """The search has come further. Cheap enough for each state."""
+        if self.live is None and (now := time.monotonic()) - self.told >= _PLAIN_SECONDS:
+            self.told = now
+            self.say(self.figures())
+
+    def say(self, line: str) -> None:
+        """Write a line above the display."""
+        self.console.print(Text(line))
+
+    def figures(self) -> str:
+        """Return how far the search has come, in one line."""
+        search, elapsed = self.search, time.monotonic() - self.started
+        rate = (search.transitions - self.before) / elapsed if elapsed > 0 else 0.0
+        return (
+            f"{self.scope}: {elapsed:.0f} s, depth {search.depth}, {search.states:,} states, {search.queue:,} in the queue, "
+            f"{search.transitions:,} transitions, {rate:,.0f}/s, {resident_bytes() // MEGABYTE:,} MB"
+        )
+
+
+def verdict_lines(explorer: Explorer) -> list[str]:
+    """Say in words what the search has shown, and what it has not."""
+    search = explorer.search
+    lines = [
+        f"{search.states:,} states, {search.transitions:,} transitions, depth {search.deepest}, {search.queue:,} states left in the queue"
+    ]
+    if explorer.violation is not None:
+        lines.append(f"violated after {explorer.violation.steps} operations; no violation has fewer")
+    elif search.complete:
+        lines.append("complete: within these bounds, the two sides agree in every state that can be reached, and after letting go of all")
+    else:
+        lines.append(f"not complete: {explorer.reached} reached; complete to depth {search.depth}")
+    if not search.exact:
+        lines.append(
+            f"probability that a state was missed because two digests are equal: {search.collision_probability():.1e} (optimistic)"
+        )
+    return lines
+
+
+def print_report(explorer: Explorer, limits: Limits, stream: TextIO) -> None:
+    """Print coverage and verdict; plain text of one width wherever the stream is no terminal."""
+    parts = [_kinds(explorer.search, limits), Text(), _sometimes(explorer.search), Text(), Text("\n".join(verdict_lines(explorer)))]
+    console = Console(file=stream, highlight=False, soft_wrap=True)
+    if console.is_terminal:
+        console.print(*parts, sep="\n")
+        return
+    plain = Console(highlight=False, soft_wrap=True, width=WIDTH, color_system=None, force_terminal=False)
+    with plain.capture() as text:
+        plain.print(*parts, sep="\n")
+    stream.write("".join(line.rstrip() + "\n" for line in text.get().splitlines()))
+
+
+def _kinds(search: Search, limits: Limits) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for heading in ("operation", "executed") * _COLUMNS:
+        table.add_column(heading, justify="right" if heading == "executed" else "left", no_wrap=True)
+    cells = [(SPECS[kind].text, f"{search.counts[kind]:,}" if search.counts[kind] or kind in limits.kinds else "off") for kind in Kind]
+    height = -(-len(cells) // _COLUMNS)
+    cells += [("", "")] * (height * _COLUMNS - len(cells))
+    for row in range(height):
+        table.add_row(*(word for column in range(_COLUMNS) for word in cells[column * height + row]))
+    return table
+
+
+def _sometimes(search: Search) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("transitions", justify="right", no_wrap=True)
+    table.add_column("sometimes", no_wrap=True)
+    for what, count in zip(Sometimes, search.shown, strict=True):
+        table.add_row(f"{count:,}", DESCRIPTIONS[what])
+    return table
+
+
+def as_json(
+    explorer: Explorer, scope: str, limits: Limits, *, symmetry: bool, finding: Finding | None, folder: str | None
+) -> dict[str, Any]:
+    """Return a search as a JSON object without times: the same for the same work, resumed or not."""
+    search, violation = explorer.search, explorer.violation
+    return {
+        "scope": scope,
+        "bounds": limits.numbers(),
+        "symmetry": symmetry,
+        "exact": search.exact,
+        "complete": search.complete and violation is None,
+        "complete_to_depth": search.depth,
+        "bound_reached": explorer.reached or None,
+        "states": search.states,
+        "transitions": search.transitions,
+        "depth": search.deepest,
+        "queue": search.queue,
+        "collision_probability": search.collision_probability(),
+        "kinds": {SPECS[kind].text: search.counts[kind] for kind in Kind},
+        "kinds_never_possible": [SPECS[kind].text for kind in Kind if kind in limits.kinds and not search.counts[kind]],
+        "sometimes": {what.name.lower(): search.shown[what] for what in Sometimes},
+        "interrupted": explorer.interrupted,
+        "finding": None
+        if finding is None or violation is None
+        else {
+            "verdict": finding.divergence.verdict,
+            "text": finding.divergence.text,
+            "steps": violation.steps,
+            "operations": len(finding.trace.rows),
+            "kept_whole": finding.kept_whole,
+            "trace": finding.trace_text(),
+            "folder": folder,
+        },
+    }

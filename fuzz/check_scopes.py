@@ -1,0 +1,123 @@
+"""Scopes for exhaustive search: a preset each, cut down to a few operations and the smallest bounds that still show something.
+
+What matters is what they show together: every operation, and every sometimes property. Each is searched to its end in seconds.
+The label in a trace's header stays that of the preset, since it is the bounds that a replay needs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from model.limits import SCOPES, Limits, with_numbers
+from model.ops import Kind
+
+_SMALLEST: Final = {
+    "chunk": 1,
+    "objects": 1,
+    "roots": 1,
+    "slots": 1,
+    "functions": 1,
+    "arguments": 1,
+    "contexts": 2,
+    "destructors": 0,
+    "destructor_ops": 1,
+    "instances": 1,
+    "globals": 0,
+    "table": 0,
+    "segment": 0,
+    "fields": 0,
+    "layouts": 1,
+    "leaks": 1,
+    "orders": 2,
+    "modules": 2,
+}
+_PASSING: Final = frozenset({Kind.NEW, Kind.INSTANTIATE, Kind.CALL_WASM, Kind.RETURN})
+
+
+def _scope(preset: str, kinds: frozenset[Kind], **bounds: int) -> Limits:
+    """Return a preset with exactly these operations, and the smallest bounds but for those that are given."""
+    return replace(with_numbers(SCOPES[preset], _SMALLEST | bounds), kinds=kinds)
+
+
+CHECK_SCOPES: Final[dict[str, Limits]] = {
+    # Values that own each other, leaks, panics, failing allocations; no Wasm.
+    "counting": _scope("counting", SCOPES["counting"].kinds, objects=2, roots=2, fields=1, destructors=1),
+    # Two activations: functions, imports, traps and panics through both, walks that are cut short.
+    "calls": _scope(
+        "calls",
+        _PASSING
+        | {Kind.DROP, Kind.CALL_FUNCTION, Kind.CALL_IMPORT, Kind.RETURN_IMPORT, Kind.LOCAL_NULL, Kind.SPILL, Kind.GC}
+        | {Kind.TRAP, Kind.CUT_WALK, Kind.PANIC},
+        contexts=3,
+    ),
+    # Every store to a global and every load from it, compiled and by the host.
+    "globals": _scope(
+        "storage",
+        _PASSING
+        | {Kind.CLONE, Kind.DROP, Kind.GLOBAL_GET, Kind.GLOBAL_SET, Kind.HOST_GLOBAL_GET, Kind.HOST_GLOBAL_SET}
+        | {Kind.GC, Kind.LOCAL_NULL, Kind.LOCAL_COPY},
+        roots=2,
+        globals=1,
+    ),
+    # The same for tables.
+    "storage": _scope(
+        "storage",
+        _PASSING
+        | {Kind.TABLE_GET, Kind.TABLE_SET, Kind.TABLE_GROW, Kind.TABLE_FILL}
+        | {Kind.HOST_TABLE_GET, Kind.HOST_TABLE_SET, Kind.HOST_TABLE_FILL, Kind.HOST_TABLE_GROW},
+        table=1,
+    ),
+    # Element segments and what is copied from them. A segment gets its references from the value that initialises a global.
+    "segments": _scope(
+        "storage",
+        _PASSING | {Kind.DROP, Kind.TABLE_INIT, Kind.HOST_TABLE_INIT, Kind.ELEM_DROP} | {Kind.TABLE_COPY, Kind.HOST_TABLE_COPY},
+        globals=1,
+        table=1,
+        segment=1,
+        arguments=0,
+    ),
+    # One value whose destructor may do two operations of any kind, those of the Wasm that it calls included.
+    "reentrancy": _scope("reentrancy", SCOPES["reentrancy"].kinds - {Kind.CLONE}, destructors=1, destructor_ops=2, globals=1),
+    # Destructors inside destructors, and values that die with their owner.
+    "nesting": _scope(
+        "reentrancy",
+        frozenset({Kind.NEW, Kind.DROP, Kind.GET_FIELD, Kind.GC, Kind.PANIC}),
+        objects=2,
+        roots=2,
+        destructors=2,
+        destructor_ops=2,
+        fields=1,
+    ),
+    # A collection finds a value doomed, and a destructor that it runs takes the value up again.
+    "rescue": _scope(
+        "reentrancy",
+        frozenset({Kind.NEW, Kind.INSTANTIATE, Kind.CALL_WASM, Kind.GC, Kind.GET_FIELD}),
+        objects=2,
+        roots=2,
+        destructors=1,
+        fields=1,
+        arguments=1,
+    ),
+    # Two values die in one sweep, in either order.
+    "sweeps": _scope(
+        "faults",
+        _PASSING | {Kind.GC, Kind.SWEEP_ORDER, Kind.CUT_WALK},
+        chunk=2,
+        objects=2,
+        roots=2,
+    ),
+    # Modules that touch, overlap and repeat each other.
+    "registry": _scope("registry", _PASSING | {Kind.REGISTER, Kind.GC, Kind.TEARDOWN_STORE}, modules=5),
+    # Every allocation fails once: values, instances half-built, tables that cannot grow, constructors that raise.
+    "faults": _scope(
+        "faults",
+        frozenset(
+            {Kind.NEW, Kind.NEW_RAISING, Kind.DROP, Kind.FAIL_ALLOCATION, Kind.INSTANTIATE}
+            | {Kind.TEARDOWN_INSTANCE, Kind.TEARDOWN_STORE, Kind.HOST_TABLE_GROW}
+        ),
+        destructors=1,
+        table=1,
+    ),
+}
+"""By the name that `drc check --scope` knows."""
