@@ -50,8 +50,6 @@ if TYPE_CHECKING:
 __all__ = ["Divergence", "Driver", "HarnessBroken", "Outcome"]
 
 _INSERTING: Final = frozenset({Kind.CALL_WASM, Kind.RETURN_IMPORT, Kind.GLOBAL_GET, Kind.TABLE_GET})
-QUARANTINE: Final = 4
-"""Freed blocks that the checked memory keeps from being used again."""
 _PANIC: Final = int(Kind.PANIC)
 _OUTCOMES: Final = {
     ALLOCATION_FAILED: "an allocation fails",
@@ -73,8 +71,7 @@ class Driver:
     def __init__(self, limits: Limits, *, checked: bool = False, verify: bool = True) -> None:
         self.limits = limits
         self.verify = verify
-        # On the checked memory freed blocks stay away for a while, so that a stale reference meets one longer.
-        self.runtime = Runtime(config_of(limits, QUARANTINE if checked else 0), self, checked=checked)
+        self.runtime = Runtime(config_of(limits), self, checked=checked)
         self._pristine = self.runtime.snapshot()
         self._dirty = False
         self.reset()
@@ -228,7 +225,7 @@ class Driver:
         check_end(self.state, self.limits)
         if self.dying or self.state[UNDER_WAY] or self.state[DEPTH] != 1:
             self.diverge("the run is over but something is still under way")
-        if not self.state[LIVE] and not self.runtime.config.quarantine:
+        if not self.state[LIVE] and not self.limits.quarantine:
             self._compare_with_beginning()
 
     def _compare_with_beginning(self) -> None:

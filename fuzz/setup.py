@@ -10,8 +10,8 @@ from model.limits import Limits
 
 
 @lru_cache(maxsize=64)
-def config_of(limits: Limits, quarantine: int = 0) -> Config:
-    """Return a configuration with room for everything that the limits allow, and for so many blocks in quarantine.
+def config_of(limits: Limits) -> Config:
+    """Return a configuration with room for everything that the limits allow.
 
     The layouts differ in size and alignment (in bytes), so that footers need padding, alignment gaps arise in the heap, and a
     value may be empty. All have room for the fields.
@@ -26,7 +26,7 @@ def config_of(limits: Limits, quarantine: int = 0) -> Config:
     sets = 8 * (limits.chunk + limits.objects + 8)
     instances = limits.instances * (8 + limits.globals + limits.segment + 2 * limits.table + 8)
     heap = 256 + 2 * maps + 64 * limits.instances + 8 * len(modules) + limits.objects * value + sets + 2 * limits.chunk + instances
-    heap += quarantine * (max(limits.chunk, limits.table) * 4 + maps + value)
+    heap += limits.quarantine * (max(limits.chunk, limits.table) * 4 + maps + value)
     # Frames: activations with their entries and imports; a transfer and a bulk operation for each operation under way; a drop
     # frame for each value that is being destroyed, which may be more than have names, since those are free again early.
     bulk = limits.table + limits.segment + limits.globals + limits.arguments + limits.fields + 8
@@ -42,5 +42,5 @@ def config_of(limits: Limits, quarantine: int = 0) -> Config:
         modules=modules,
         stack_words=stack + (stack & 1),
         heap_words=heap + (heap & 1),
-        quarantine=quarantine,
+        quarantine=limits.quarantine,
     )

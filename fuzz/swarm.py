@@ -80,6 +80,9 @@ def variant(limits: Limits, number: int) -> Limits:
     chooser = Seeded(number ^ _SALT << 32)
     numbers = {name: _between(chooser, low, high) for name, (low, high) in _RANGES.items() if chooser.choose(2) and getattr(limits, name)}
     numbers["chunk"] = _chunk(chooser)
+    if chooser.choose(4) == 0:
+        # Where blocks lie decides the order of sweeps, and a block that stays away shows who still holds its address.
+        numbers["quarantine"] = _between(chooser, 1, 8)
     if chooser.choose(2):
         # Registration is checked against every module shape: two are enough for all but its own defects.
         numbers["modules"] = min(2, limits.modules)

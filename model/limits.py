@@ -96,6 +96,8 @@ class Limits:
         leaks: values that may be forgotten.
         orders: sweep orders to choose from.
         modules: module shapes that `register` may name (see `model.code`).
+        quarantine: freed blocks that the heap keeps from being used again. Nothing to the model, but part of a run: where values lie
+            decides the order in which sets are swept.
         kinds: operations enabled. Not part of a trace: a replay does what the trace says.
     """
 
@@ -118,6 +120,7 @@ class Limits:
     leaks: int = 1
     orders: int = 6
     modules: int = 2
+    quarantine: int = 0
     kinds: frozenset[Kind] = field(default=ALL_KINDS, repr=False)
 
     @cached_property
@@ -209,6 +212,7 @@ BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "leaks": (0, 1 << 13),
     "orders": (1, 1 << 16),
     "modules": (1, 16),
+    "quarantine": (0, 8),
 }
 
 FAULT_KINDS: Final = {Kind.CUT_WALK, Kind.FAIL_ALLOCATION, Kind.SWEEP_ORDER}

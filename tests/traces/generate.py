@@ -15,7 +15,7 @@ CHUNK: Final = 512
 _HEADER: Final = (
     "# drc trace v1 scope=everything chunk={chunk} objects={objects} roots={roots} slots={slots} functions=1 arguments={slots}"
     " contexts=2 destructors={destructors} destructor_ops={destructors} instances=1 globals=0 table={table} segment=0 fields=0 layouts=1"
-    " leaks=0 orders=1 modules=2"
+    " leaks=0 orders=1 modules=2 quarantine=0"
 )
 
 
