@@ -88,9 +88,15 @@ def run_atheris(limits: Limits, *, seconds: float, runs: int | None, seed: int, 
             f"-artifact_prefix={folder.absolute()}/",
             str(corpus),
         ]
-        code = _run(command, orders, log, min(seconds, SECONDS_MAX) + STARTUP_SECONDS_MAX + GRACE_SECONDS)
+        interrupted = False
+        try:
+            code = _run(command, orders, log, min(seconds, SECONDS_MAX) + STARTUP_SECONDS_MAX + GRACE_SECONDS)
+        except KeyboardInterrupt:
+            # The target writes its statistics now and then, so the last ones are what is known.
+            code, interrupted = 0, True
         said = log.read_bytes()
         result = _result(limits, statistics)
+        result.interrupted = interrupted
     found = sorted(set(folder.glob("*.trace")) - known)
     if found:
         result.limits, result.checked, result.finding = _finding(found[0])

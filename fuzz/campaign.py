@@ -152,8 +152,7 @@ def run_campaign(tasks: list[Task], *, seconds: float | None, runs: int | None, 
                     overheads[task.engine] = max(0.0, part.result.seconds - share)
                 campaign.parts.append(part)
                 observer.end(part)
-                if isinstance(part.result, RandomResult):
-                    campaign.interrupted |= part.result.interrupted
+                campaign.interrupted |= part.result.interrupted
                 if part.result.finding is not None or campaign.interrupted:
                     break
     except KeyboardInterrupt:

@@ -70,11 +70,9 @@ class RandomResult(EngineResult):
 
     Args:
         index: number of the run with the finding; -1 without one.
-        interrupted: the user ended it.
     """
 
     index: int = -1
-    interrupted: bool = False
 
     def merge(self, part: RandomResult) -> None:
         """Count the work of a batch that comes next."""

@@ -25,6 +25,7 @@ class EngineResult:
         finding: the disagreement, as small as the engine could make it; None when there was none.
         seconds: wall time.
         coverage: edges of the implementation that were reached, where the engine counts them.
+        interrupted: the user ended it; the rest is what was known by then.
     """
 
     limits: Limits
@@ -37,6 +38,7 @@ class EngineResult:
     finding: Divergence | None = None
     seconds: float = 0.0
     coverage: int | None = None
+    interrupted: bool = False
 
     def add(self, outcome: Outcome) -> None:
         """Count one more run. Complexity: linear in the number of kinds."""

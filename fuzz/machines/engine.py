@@ -94,10 +94,13 @@ def run_hypothesis(limits: Limits, *, seconds: float, runs: int | None, seed: in
     result = EngineResult(limits, checked=checked)
     recorder = _Recorder(result, start + seconds, runs)
     batch = 0
-    while result.finding is None and not recorder.done():
-        recorder.limits = variant(limits, 1 + seed * POOL + batch % POOL if batch % 2 else 0)
-        _run_batch(recorder, seed * _SEED_FACTOR + batch, max_steps, checked=checked)
-        batch += 1
+    try:
+        while result.finding is None and not recorder.done():
+            recorder.limits = variant(limits, 1 + seed * POOL + batch % POOL if batch % 2 else 0)
+            _run_batch(recorder, seed * _SEED_FACTOR + batch, max_steps, checked=checked)
+            batch += 1
+    except KeyboardInterrupt:
+        result.interrupted = True
     result.seconds = time.monotonic() - start
     return result
 

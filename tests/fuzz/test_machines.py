@@ -206,3 +206,20 @@ def test_without_hypothesis_the_engine_names_the_extra(monkeypatch: pytest.Monke
     monkeypatch.setattr(fuzz.machines.engine, "find_spec", lambda _name: None)
     with pytest.raises(MissingExtra, match=r"pip install 'drc-check\[fuzz\]'"):
         run_hypothesis(SCOPES["calls"], seconds=1, runs=1, seed=1, max_steps=5)
+
+
+def test_an_interruption_keeps_what_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    batches = [0]
+    real = fuzz.machines.engine._run_batch
+
+    def interrupted(*args: Any, **names: Any) -> None:
+        if batches[0]:
+            raise KeyboardInterrupt
+        batches[0] += 1
+        real(*args, **names)
+
+    monkeypatch.setattr(fuzz.machines.engine, "_run_batch", interrupted)
+    result = run_hypothesis(SCOPES["counting"], seconds=60, runs=None, seed=5, max_steps=20)
+    assert result.interrupted
+    assert result.runs > 0
+    assert sum(result.counts) == result.operations > 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import sys
 import textwrap
@@ -24,6 +25,7 @@ from fuzz.results import MissingExtra
 from fuzz.target_support import Mismatch, Orders, RegistryTarget, RuntimeTarget, arguments, artifact, write_atomically
 from model.limits import SCOPES
 from model.ops import Kind
+from model.properties import Sometimes
 from model.trace import parse_bytes
 
 TARGETS = sorted(path for path in Path(fuzz.target_support.__file__).parent.joinpath("targets").glob("*.py") if path.stem != "__init__")
@@ -223,3 +225,22 @@ def test_a_target_that_does_not_end_is_killed_with_all_that_it_started(
             return
         time.sleep(0.05)
     pytest.fail("the target's child is still alive")
+
+
+def test_an_interruption_keeps_what_the_target_had_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_command: list[str], orders: Orders, log: Path, _seconds: float) -> int:
+        log.write_bytes(b"")
+        said = {
+            "runs": 3,
+            "operations": 4,
+            "seen": 1,
+            "counts": [4] + [0] * (len(Kind) - 1),
+            "seen_counts": [3] + [0] * (len(Sometimes) - 1),
+        }
+        assert orders.statistics is not None
+        orders.statistics.write_text(json.dumps(said), encoding="utf-8")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(fuzz.atheris_engine, "_run", interrupted)
+    result = run_atheris(SCOPES["counting"], seconds=60, runs=None, seed=5, folder=tmp_path)
+    assert (result.interrupted, result.runs, result.operations, result.finding) == (True, 3, 4, None)
