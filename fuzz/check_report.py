@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Self, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 from fuzz.explore import MEGABYTE, Explorer, Search, resident_bytes
+from fuzz.live import Lines
 from fuzz.report import WIDTH
 from model.ops import SPECS, Kind
 from model.properties import DESCRIPTIONS, Sometimes
@@ -20,13 +20,9 @@ if TYPE_CHECKING:
     from model.limits import Limits
 
 _COLUMNS: Final = 3
-_REFRESHES: Final = 5.0
-"""A second, on a terminal."""
-_PLAIN_SECONDS: Final = 10.0
-"""Between two lines where there is no terminal."""
 
 
-class CheckProgress:
+class CheckProgress(Lines):
     """Tells how a search goes on: a live display on a terminal, a line now and then elsewhere. To be used in a `with` block.
 
     Args:
@@ -36,40 +32,16 @@ class CheckProgress:
     """
 
     def __init__(self, stream: TextIO, scope: str, search: Search) -> None:
-        self.console = Console(file=stream, highlight=False, soft_wrap=True)
         self.scope = scope
         self.search = search
         self.before = search.transitions
-        self.started = self.told = time.monotonic()
-        self.live: Live | None = None
-        if self.console.is_terminal:
-            self.live = Live(
-                console=self.console,
-                get_renderable=lambda: Text(self.figures()),
-                refresh_per_second=_REFRESHES,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-
-    def __enter__(self) -> Self:
-        if self.live is not None:
-            self.live.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self.live is not None:
-            self.live.stop()
+        # Last: a display is drawn as soon as it is made.
+        super().__init__(stream, lambda: Text(self.figures()))
 
     def update(self) -> None:
         """The search has come further. Cheap enough for each state."""
-        if self.live is None and (now := time.monotonic()) - self.told >= _PLAIN_SECONDS:
-            self.told = now
+        if self.due():
             self.say(self.figures())
-
-    def say(self, line: str) -> None:
-        """Write a line above the display."""
-        self.console.print(Text(line))
 
     def figures(self) -> str:
         """Return how far the search has come, in one line."""

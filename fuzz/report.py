@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
-from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
+from fuzz.live import Lines
 from model.ops import SPECS, Kind
 from model.properties import DESCRIPTIONS, Sometimes
 
@@ -22,13 +22,9 @@ if TYPE_CHECKING:
 
 WIDTH: Final = 100
 _COLUMNS: Final = 3
-_REFRESHES: Final = 5.0
-"""A second, on a terminal."""
-_PLAIN_SECONDS: Final = 10.0
-"""Between two lines where there is no terminal."""
 
 
-class Progress:
+class Progress(Lines):
     """Tells how a campaign goes on, on stderr: a live display on a terminal, a line now and then elsewhere.
 
     To be used in a `with` block.
@@ -40,32 +36,13 @@ class Progress:
     """
 
     def __init__(self, stream: TextIO, *, total: int, runs: int | None) -> None:
-        self.console = Console(file=stream, highlight=False, soft_wrap=True)
         self.total, self.runs = total, runs
         self.number = 0
         self.task: Task | None = None
         self.seconds: float | None = None
         self.result: EngineResult | None = None
-        self.started = self.told = time.monotonic()
-        self.live: Live | None = None
-        if self.console.is_terminal:
-            self.live = Live(
-                console=self.console,
-                get_renderable=self._display,
-                refresh_per_second=_REFRESHES,
-                transient=True,
-                redirect_stdout=False,
-                redirect_stderr=False,
-            )
-
-    def __enter__(self) -> Self:
-        if self.live is not None:
-            self.live.start()
-        return self
-
-    def __exit__(self, *_error: object) -> None:
-        if self.live is not None:
-            self.live.stop()
+        # Last: a display is drawn as soon as it is made.
+        super().__init__(stream, self._display)
 
     def begin(self, task: Task, seconds: float | None) -> None:
         """A task begins."""
@@ -76,9 +53,8 @@ class Progress:
     def update(self, result: EngineResult) -> None:
         """The task has come so far. Cheap enough for each run."""
         self.result = result
-        if self.live is None and (now := time.monotonic()) - self.told >= _PLAIN_SECONDS:
-            self.told = now
-            self.say(f"{self._place()}: {self._figures(now)}")
+        if self.due():
+            self.say(f"{self._place()}: {self._figures(self.told)}")
 
     def end(self, part: Part) -> None:
         """The task is over."""
@@ -87,10 +63,6 @@ class Progress:
             f"{self._place()}: {result.runs:,} runs, {result.operations:,} operations in {result.seconds:.1f} s, "
             f"{speed(result.operations, result.seconds)}"
         )
-
-    def say(self, line: str) -> None:
-        """Write a line above the display."""
-        self.console.print(Text(line))
 
     def _place(self) -> str:
         place = str(self.task)
