@@ -64,7 +64,7 @@ class Driver:
 
     Args:
         limits: bounds of the run.
-        checked: use the checked memory: errors are named at the access that commits them, at a third of the speed.
+        checked: use the checked memory: errors are named at the access that commits them, at about three quarters of the speed.
         verify: call `check` and compare everything observable after each operation. Off only in benchmarks.
     """
 

@@ -215,7 +215,7 @@ BOUNDS: Final[dict[str, tuple[int, int]]] = {
     "quarantine": (0, 8),
 }
 
-FAULT_KINDS: Final = {Kind.CUT_WALK, Kind.FAIL_ALLOCATION, Kind.SWEEP_ORDER}
+ENVIRONMENT_KINDS: Final = {Kind.CUT_WALK, Kind.FAIL_ALLOCATION, Kind.SWEEP_ORDER}
 _VALUES: Final = {Kind.NEW, Kind.CLONE, Kind.DROP}
 _CALLS: Final = {Kind.CALL_WASM, Kind.RETURN, Kind.CALL_FUNCTION, Kind.CALL_IMPORT, Kind.RETURN_IMPORT}
 _FLOW: Final = _CALLS | {Kind.LOCAL_COPY, Kind.LOCAL_NULL, Kind.SPILL, Kind.END, Kind.INSTANTIATE, Kind.GC}
@@ -296,7 +296,7 @@ SCOPES: Final[dict[str, Limits]] = {
             kinds=frozenset(
                 _VALUES
                 | _FLOW
-                | FAULT_KINDS
+                | ENVIRONMENT_KINDS
                 | {Kind.PANIC, Kind.TRAP, Kind.NEW_RAISING, Kind.GLOBAL_GET, Kind.GLOBAL_SET, Kind.TABLE_GROW, Kind.HOST_TABLE_GROW}
                 | {Kind.TABLE_SET, Kind.TEARDOWN_INSTANCE, Kind.TEARDOWN_STORE}
             ),
