@@ -194,7 +194,7 @@ class Recorder(Driver):
             # The end of a destructor's body has its second half at once.
             return
         self._steps.append(Step(FINISHES, row))
-        if not self.dying:
+        if not self.nesting:
             self._script.append(tuple(self._steps))
             self._steps.clear()
             self._state_chain.state(self.state)
@@ -212,7 +212,7 @@ class Recorder(Driver):
 
     def destroy(self, externref: int) -> None:
         """Write down where a destructor ended, and how."""
-        name = self.names.get(externref, -1)
+        name = self.name_of(externref)
         self._steps.append(Step(DIES, (), name))
         panicked = True
         try:

@@ -2,6 +2,8 @@
 
 A binding works out what it needs of the state before the operation, lets the model begin, calls the runtime, and
 compares the answer. It returns nothing: a wrong answer is a `Divergence`.
+
+All of it is also compiled, from this text; see `fuzz.compiled.translate` for what it may say.
 """
 
 from __future__ import annotations
@@ -11,10 +13,9 @@ from typing import TYPE_CHECKING, Final
 from impl.header import FRAME_POINTER
 from impl.stack import LINK, RETURN_PC, SCALAR, SIZE
 from model import code
-from model.choose import dead_slots
 from model.hosting import initial_table_size
 from model.limits import CONTEXT_AT, CONTEXT_KIND, CONTEXT_OF, CONTEXT_WORDS, DEPTH, REGISTERED
-from model.ops import Context, Kind, Row, by_kind
+from model.ops import DEAD, Context, Kind, Row, by_kind
 from model.registry import all_safepoints, interesting_pcs
 from model.state import bits
 
@@ -56,10 +57,17 @@ def _entry(driver: Driver, instance: int, function: int) -> int:
     return code.entry_pc(limits.slots, limits.functions, module, function)
 
 
+def _targets(driver: Driver, context: int, count: int) -> list[int]:
+    """Return the dead slots of an activation that so many results go to: the lowest."""
+    state = driver.state
+    first = driver.limits.shape.slots + context * driver.limits.slots
+    return [index for index in range(driver.limits.slots) if state[first + index] == DEAD][:count]
+
+
 def _new(driver: Driver, row: Row) -> None:
     fields = driver.refs(row[2:])
-    driver.constructing = driver.begin(row)
-    driver.adopt(driver.runtime.new(row[1], fields), driver.expected[-1])
+    name = driver.begin(row)
+    driver.adopt(driver.runtime.new(row[1], fields), name)
 
 
 def _clone(driver: Driver, row: Row) -> None:
@@ -81,7 +89,7 @@ def _raw_round_trip(driver: Driver, row: Row) -> None:
 
 
 def _get_field(driver: Driver, row: Row) -> None:
-    dying = driver.dying[-1]
+    dying = driver.dying[driver.nesting - 1]
     driver.expect_ref(driver.begin(row), driver.runtime.field(dying, row[1]))
 
 
@@ -139,14 +147,14 @@ def _gc(driver: Driver, row: Row) -> None:
 
 
 def _instantiate(driver: Driver, row: Row) -> None:
-    limits, runtime = driver.limits, driver.runtime
-    _, module, initial, mask, active = row
+    limits = driver.limits
+    module, initial, active = row[1], row[2], row[4]
     free = driver.free_instance()
-    imported = initial >= limits.objects
     # An import is read by the host and handed over, as instantiation does.
-    ref = runtime.host_global_get(initial - limits.objects, 0) if imported else driver.ref(initial)
+    imported = initial >= limits.objects
+    ref = driver.runtime.host_global_get(initial - limits.objects, 0) if imported else driver.ref(initial)
     driver.begin(row)
-    runtime.instantiate(free, module, ref, mask, initial_table_size(limits, active), active)
+    driver.runtime.instantiate(free, module, ref, row[3], initial_table_size(limits, active), active)
     check_lookups(driver, module)
 
 
@@ -167,7 +175,7 @@ def _register(driver: Driver, row: Row) -> None:
 
 
 def _return_import(driver: Driver, row: Row) -> None:
-    targets = dead_slots(driver.state, driver.limits, driver.state[DEPTH] - 2)[: len(row) - 1]
+    targets = _targets(driver, driver.state[DEPTH] - 2, len(row) - 1)
     driver.begin(row)
     driver.runtime.return_from_import(driver.refs(row[1:]), targets)
 
@@ -278,7 +286,7 @@ def _return(driver: Driver, row: Row) -> None:
     state, limits = driver.state, driver.limits
     caller = state[DEPTH] - 2
     if state[limits.shape.contexts + caller * CONTEXT_WORDS + CONTEXT_KIND] == Context.WASM:
-        targets = dead_slots(state, limits, caller)[: len(row) - 1]
+        targets = _targets(driver, caller, len(row) - 1)
         driver.begin(row)
         driver.runtime.return_to_wasm(row[1:], targets)
     else:
@@ -372,3 +380,8 @@ _BINDINGS: Final[dict[Kind, Callable[[Driver, Row], None]]] = {
     Kind.SWEEP_ORDER: _sweep_order,
 }
 BINDINGS: Final = by_kind(_BINDINGS, "fuzz.bindings.BINDINGS")
+
+
+def bind(driver: Driver, kind: int, row: Row) -> None:
+    """Do an operation on both sides, and compare what it answers."""
+    BINDINGS[kind](driver, row)

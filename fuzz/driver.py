@@ -2,6 +2,9 @@
 
 It is the runtime's host: destructors come back to it in the middle of an operation, and each becomes the context that the
 next operations are drawn from. A run is a function of its operations, and these of the choices.
+
+What happens between a choice and a verdict (`perform`, `destroy`, what they call) is also compiled, from this text: it keeps its
+state in rows of ints, and numbers that change in attributes that `fuzz.compiled.world` has a place for.
 """
 
 from __future__ import annotations
@@ -9,12 +12,12 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Final
 
-from fuzz.bindings import BINDINGS
+from fuzz.bindings import bind
 from fuzz.observe import note_room, observe, observe_coverage
 from fuzz.outcome import Divergence, HarnessBroken, Outcome, raised_by_harness
 from fuzz.setup import config_of
 from impl.errors import AllocationFailed, HostBroken, OutOfBounds, Panicked, RegistrationRefused, Verdict
-from impl.externref import VTABLE_FIELDS, VTABLE_SIZE_BYTES
+from impl.externref import VALUE_PTR, VTABLE, VTABLE_FIELDS, VTABLE_SIZE_BYTES
 from impl.runtime import Runtime
 from model.answers import ALLOCATION_FAILED, OUT_OF_BOUNDS, RAISED, REFUSED
 from model.books import destruction_begins, destruction_ends
@@ -31,7 +34,7 @@ from model.limits import (
     Limits,
 )
 from model.ops import BY_KIND, NULL, Context, Kind, Row
-from model.state import State, Violation, bits, initial
+from model.state import State, Violation, initial
 from model.step import (
     CAN_RELEASE,
     ENVIRONMENT,
@@ -49,7 +52,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Divergence", "Driver", "HarnessBroken", "Outcome"]
 
-_INSERTING: Final = frozenset({Kind.CALL_WASM, Kind.RETURN_IMPORT, Kind.GLOBAL_GET, Kind.TABLE_GET})
+_INSERTING: Final = tuple(kind in {Kind.CALL_WASM, Kind.RETURN_IMPORT, Kind.GLOBAL_GET, Kind.TABLE_GET} for kind in Kind)
+_ENVIRONMENT: Final = tuple(kind in ENVIRONMENT for kind in Kind)
 _PANIC: Final = int(Kind.PANIC)
 _OUTCOMES: Final = {
     ALLOCATION_FAILED: "an allocation fails",
@@ -83,12 +87,14 @@ class Driver:
         self._dirty = True
         limits = self.limits
         self.state: State = initial(limits)
-        self.addresses = [0] * limits.objects
-        self.names: dict[int, int] = {}
+        # One more than there are names: the name of null is -1, which finds the last.
+        self.addresses = [0] * (limits.objects + 1)
         self.forgotten = [0] * limits.objects
-        self.dying: list[int] = []
-        self.expected: list[int] = []
-        self.constructing = NULL
+        # What is under destruction, and what operations under way are expected to answer: the first `nesting`, and up to `level`.
+        self.dying = [0] * (limits.destructors + 2)
+        self.expected = [0] * (limits.destructors + 3)
+        self.nesting = 0
+        self.level = 0
         self.rows: list[Row] = []
         self.depths: list[int] = []
         self.counts = [0] * len(Kind)
@@ -142,16 +148,20 @@ class Driver:
         """Run operations from a source that raises `Exhausted` at its end; see `run`."""
         self._source = source
         try:
-            while True:
-                row = self._next()
-                if row is None:
-                    break
-                self.perform(row)
-                self.panicking = False
-            self._check_end()
+            self._run_to_end()
         except (Violation, Verdict, Exception) as error:
             raise self._judged(error) from error
         return self.outcome()
+
+    def _run_to_end(self) -> None:
+        """Do operations until there are none, those of the finale included, and compare the end with the beginning."""
+        while True:
+            row = self._next()
+            if len(row) == 0:
+                break
+            self.perform(row)
+            self.panicking = False
+        self._check_end()
 
     def step(self, row: Row, source: Callable[[State, Limits], Row]) -> None:
         """Do one possible operation of a run that is chosen from outside; what its destructors do comes from the source.
@@ -201,8 +211,8 @@ class Driver:
             tuple(self.skipped),
         )
 
-    def _next(self) -> Row | None:
-        """Return the next operation, from the source or of the finale; None when all is done."""
+    def _next(self) -> Row:
+        """Return the next operation, from the source or of the finale; an empty row when all is done."""
         if not self.closing:
             try:
                 row = self._source(self.state, self.limits)
@@ -213,17 +223,17 @@ class Driver:
                 return row
         return self.closing_row()
 
-    def closing_row(self) -> Row | None:
-        """Return the next operation of the finale, or None at its end."""
+    def closing_row(self) -> Row:
+        """Return the next operation of the finale, or an empty row at its end."""
         row = closing_op(self.state, self.limits)
-        if row is None and (not self.rows or self.rows[-1][0] != Kind.TEARDOWN_STORE):
+        if row is None:
             # Always the last, so that what is left can be compared with the beginning.
-            row = (Kind.TEARDOWN_STORE,)
+            row = () if self.rows and self.rows[-1][0] == Kind.TEARDOWN_STORE else (Kind.TEARDOWN_STORE,)
         return row
 
     def _check_end(self) -> None:
         check_end(self.state, self.limits)
-        if self.dying or self.state[UNDER_WAY] or self.state[DEPTH] != 1:
+        if self.nesting or self.state[UNDER_WAY] or self.state[DEPTH] != 1:
             self.diverge("the run is over but something is still under way")
         if not self.state[LIVE] and not self.limits.quarantine:
             self._compare_with_beginning()
@@ -250,13 +260,14 @@ class Driver:
         """
         state, limits, kind = self.state, self.limits, row[0]
         self.rows.append(row)
-        self.depths.append(len(self.dying))
+        self.depths.append(self.nesting)
         self.counts[kind] += 1
+        self.level += 1
         answer = 0
-        if kind in _INSERTING:
+        if _INSERTING[kind]:
             note_room(self, row)
         try:
-            BINDINGS[kind](self, row)
+            bind(self, kind, row)
         except Panicked:
             answer = RAISED
         except OutOfBounds:
@@ -265,14 +276,15 @@ class Driver:
             answer = ALLOCATION_FAILED
         except RegistrationRefused:
             answer = REFUSED
-        result = self.expected.pop()
-        panicked = CAN_RELEASE[kind] and expects_panic(state, limits)
-        if answer or panicked or result < NULL:
-            self._compare_outcome(row, RAISED if panicked else min(result, 0), answer)
-        if self.armed or kind in ENVIRONMENT:
+        result = self.expected[self.level]
+        self.level -= 1
+        panicked = bool(CAN_RELEASE[kind]) and expects_panic(state, limits)
+        if answer != 0 or panicked or result < NULL:
+            self._compare_outcome(kind, RAISED if panicked else min(result, 0), answer)
+        if self.armed or _ENVIRONMENT[kind]:
             self._calm_after(kind)
         unwound = finish(state, limits, row, result, panicked=panicked)
-        while unwound:
+        while unwound > 0:
             self.runtime.unwind()
             unwound -= 1
         if panicked or kind == _PANIC:
@@ -285,34 +297,38 @@ class Driver:
     def begin(self, row: Row) -> int:
         """Let the model begin the operation; return the result to expect of the runtime."""
         result = begin(self.state, self.limits, row)
-        self.expected.append(result)
+        self.expected[self.level] = result
         return result
 
     def _calm_after(self, kind: int) -> None:
         """Faults shape the next operation only."""
-        if kind in ENVIRONMENT:
+        if _ENVIRONMENT[kind]:
             self.armed = True
         elif self.armed:
             self.armed = False
             self.runtime.calm()
 
-    def _compare_outcome(self, row: Row, expected: int, answer: int) -> None:
-        expected = 0 if expected == NULL else expected
+    def _compare_outcome(self, kind: int, expected: int, answer: int) -> None:
+        if expected == NULL:
+            expected = 0
         if expected != answer:
-            said = "a destructor panicked, so it must raise" if expected == RAISED else _OUTCOMES.get(expected, "success")
-            got = "a panic" if answer == RAISED else _OUTCOMES.get(answer, "success")
-            self.diverge(f"{BY_KIND[row[0]].text}: the model says {said}, the implementation says {got}")
+            self.diverge(_outcome_text(kind, expected, answer))
 
     # What bindings use.
 
     def ref(self, name: int) -> int:
         """Return the reference of a name, 0 for null."""
-        return self.addresses[name] if name >= 0 else 0
+        return self.addresses[name]
 
     def refs(self, names: Sequence[int]) -> list[int]:
         """Return the references of names."""
         addresses = self.addresses
-        return [addresses[name] if name >= 0 else 0 for name in names]
+        return [addresses[name] for name in names]
+
+    def name_of(self, externref: int) -> int:
+        """Return the name of a value that is not under destruction, NULL if a word is none's reference. Linear in the names."""
+        addresses = self.addresses
+        return addresses.index(externref) if externref and externref in addresses else NULL
 
     def top_slots(self, slots: Sequence[int]) -> list[int]:
         """Return the names in slots of the top activation."""
@@ -326,12 +342,11 @@ class Driver:
 
     def adopt(self, externref: int, name: int) -> None:
         """Note the reference of a new value."""
-        if externref in self.names or not externref:
-            self.diverge(f"the new value {name} got the reference {externref}, which is {self.names.get(externref, 'null')}'s")
+        if externref == 0 or self.name_of(externref) != NULL:
+            self.diverge(f"the new value {name} got the reference {externref}, which is {self.say_ref(externref)}'s")
         if name < 0:
             self.diverge(f"new: the model says {_OUTCOMES.get(name)}, the implementation made a value")
         self.addresses[name] = externref
-        self.names[externref] = name
 
     def expect_ref(self, name: int, externref: int) -> None:
         """Compare a reference that the runtime returned with the name that the model expects."""
@@ -342,8 +357,8 @@ class Driver:
         """Compare several."""
         if len(names) != len(externrefs):
             self.diverge(f"the model says {len(names)} references, the implementation returned {len(externrefs)}")
-        for name, externref in zip(names, externrefs, strict=True):
-            self.expect_ref(name, externref)
+        for index in range(len(names)):
+            self.expect_ref(names[index], externrefs[index])
 
     def expect_number(self, expected: int, actual: int) -> None:
         """Compare a plain number."""
@@ -358,8 +373,8 @@ class Driver:
         """Name a reference in words."""
         if not externref:
             return "null"
-        name = self.names.get(externref)
-        return f"word {externref}, which is no value" if name is None else f"value {name}"
+        name = self.name_of(externref)
+        return f"word {externref}, which is no value" if name < 0 else f"value {name}"
 
     def diverge(self, text: str) -> None:
         """Raise a Divergence about what can be observed."""
@@ -373,28 +388,29 @@ class Driver:
 
     def construct(self, value: int, vtable: int) -> None:
         """Write a value's payload, or raise as the operation says."""
-        if self.expected[-1] == RAISED:
+        name = self.expected[self.level]
+        if name == RAISED:
             raise Panicked
         memory = self.runtime.memory
         first = value + memory[vtable + VTABLE_FIELDS]
         for index in range(first, value + (memory[vtable + VTABLE_SIZE_BYTES] + 7 >> 3)):
-            memory[index] = payload(self.constructing, index - value)
+            memory[index] = payload(name, index - value)
 
     def destroy(self, externref: int) -> None:
         """Run a destructor: ask the model whether the value may die here, then draw operations until it ends."""
-        name = self.names.get(externref)
-        if name is None:
+        name = self.name_of(externref)
+        if name < 0:
             self.diverge(f"the implementation destroys word {externref}, which is no value")
             return
         state, limits = self.state, self.limits
         self._check_payload(externref, name)
         acts = destruction_begins(state, limits, name)
         self._calm_after(Kind.END)
-        del self.names[externref]
         self.addresses[name] = 0
-        self.dying.append(externref)
+        self.dying[self.nesting] = externref
+        self.nesting += 1
         panicked = self._destructor_body() if acts else False
-        self.dying.pop()
+        self.nesting -= 1
         destruction_ends(state, limits, name, acted=acts, panicked=panicked)
         if panicked:
             raise Panicked
@@ -403,16 +419,11 @@ class Driver:
         """Perform operations until the destructor ends; return whether it panicked."""
         while True:
             row = self._next()
-            if row is None:
+            if len(row) == 0:
                 self.diverge("the finale ended inside a destructor")
                 return False
             if row[0] == Kind.END:
-                self.rows.append(row)
-                self.depths.append(len(self.dying))
-                self.counts[Kind.END] += 1
-                self.begin(row)
-                self._calm_after(Kind.END)
-                finish(self.state, self.limits, row, self.expected.pop(), panicked=False)
+                self.end(row)
                 return False
             self.perform(row)
             if self.panicking:
@@ -420,12 +431,24 @@ class Driver:
                 if self.state[self._top() + CONTEXT_KIND] == Context.DESTRUCTOR:
                     return True
 
+    def end(self, row: Row) -> None:
+        """End the body of a destructor: the one operation that reaches no runtime."""
+        self.rows.append(row)
+        self.depths.append(self.nesting)
+        self.counts[Kind.END] += 1
+        self.level += 1
+        result = self.begin(row)
+        self.level -= 1
+        self._calm_after(Kind.END)
+        finish(self.state, self.limits, row, result, panicked=False)
+
     def _top(self) -> int:
         return self.limits.shape.contexts + (self.state[DEPTH] - 1) * CONTEXT_WORDS
 
     def _check_payload(self, externref: int, name: int) -> None:
-        memory, value = self.runtime.memory, self.runtime.value_of(externref)
-        vtable = memory[externref + 2]
+        memory = self.runtime.memory
+        value = memory[externref + VALUE_PTR]
+        vtable = memory[externref + VTABLE]
         first = memory[vtable + VTABLE_FIELDS]
         for index in range(first, memory[vtable + VTABLE_SIZE_BYTES] + 7 >> 3):
             if memory[value + index] != payload(name, index):
@@ -435,7 +458,7 @@ class Driver:
 
     def save(self) -> tuple[State, bytes, list[int], list[int]]:
         """Copy the joint state. Only between top-level operations: no destructor may be running."""
-        if self.dying or self.state[NESTED]:
+        if self.nesting or self.state[NESTED]:
             self.diverge("a state inside a destructor cannot be saved")
         return (list(self.state), self.runtime.snapshot(), list(self.addresses), list(self.forgotten))
 
@@ -446,11 +469,16 @@ class Driver:
         self.runtime.restore(memory)
         self.addresses[:] = addresses
         self.forgotten[:] = forgotten
-        self.names = {self.addresses[name]: name for name in bits(state[LIVE])}
 
     def coverage(self) -> None:
         """Note the sometimes properties that only the implementation can show."""
         observe_coverage(self)
+
+
+def _outcome_text(kind: int, expected: int, answer: int) -> str:
+    said = "a destructor panicked, so it must raise" if expected == RAISED else _OUTCOMES.get(expected, "success")
+    got = "a panic" if answer == RAISED else _OUTCOMES.get(answer, "success")
+    return f"{BY_KIND[kind].text}: the model says {said}, the implementation says {got}"
 
 
 def payload(name: int, index: int) -> int:

@@ -123,20 +123,20 @@ class _Narrator(Driver):
             telling.steps[self.latest].failed = True
         return telling
 
-    def _next(self) -> Row | None:
+    def _next(self) -> Row:
         before = len(self.skipped)
         row = super()._next()
         for position, reason in self.skipped[before:]:
             self.telling.events.append((len(self.telling.steps), False))
-            self.telling.steps.append(Step(self.given[position], len(self.dying), skipped=reason))
-        if row is not None:
+            self.telling.steps.append(Step(self.given[position], self.nesting, skipped=reason))
+        if len(row):
             self._starts(row, finale=self.closing)
         return row
 
     def destroy(self, externref: int) -> None:
         outer = self.under_way[-1][0] if self.under_way else self.latest
-        name = self.names.get(externref)
-        if name is not None and outer >= 0:
+        name = self.name_of(externref)
+        if name >= 0 and outer >= 0:
             self.telling.steps[outer].destroyed.append(name)
         self.latest = outer
         try:
@@ -148,7 +148,7 @@ class _Narrator(Driver):
         self.latest = outer
 
     def _starts(self, row: Row, *, finale: bool) -> None:
-        step = Step(row, len(self.dying), finale)
+        step = Step(row, self.nesting, finale)
         self.latest = len(self.telling.steps)
         self.telling.steps.append(step)
         self.telling.events.append((self.latest, False))

@@ -80,7 +80,7 @@ class JointStates:
         # A lookup that the driver would leave to a later run has no later run here.
         self.driver.thorough = True
         self._size = len(self.driver.state)
-        self._words = len(self.driver.state) + 2 * limits.objects
+        self._words = len(self.driver.state) + 2 * limits.objects + 1
         self._root = self._raw()
         self._opened = self.driver.save()
 
@@ -105,7 +105,7 @@ class JointStates:
     def open(self, state: bytes) -> None:
         """Make a state the one that steps are taken from."""
         words = array("q", state[: self._words * 8]).tolist()
-        first = self._size + self.limits.objects
+        first = self._size + self.limits.objects + 1
         self._opened = (words[: self._size], state[self._words * 8 :], words[self._size : first], words[first:])
 
     def reload(self) -> None:
@@ -115,8 +115,7 @@ class JointStates:
         state = driver.state
         driver.rows.clear()
         driver.depths.clear()
-        driver.dying.clear()
-        driver.expected.clear()
+        driver.nesting = driver.level = 0
         driver.closing = driver.panicking = False
         driver.armed = bool(state[CUT] or state[FAIL])
         # Steps that lead to a known state need no second look; those inside destructors lead to no state and do.
@@ -146,7 +145,7 @@ class JointStates:
         return seen
 
     def _verify_nested(self, _row: Row, _result: int) -> None:
-        self.driver.verify = bool(self.driver.dying)
+        self.driver.verify = self.driver.nesting > 0
 
     def settle(self) -> tuple[bytes, int]:
         """Return the state that the last step led to, and the sometimes properties that only its end shows.
@@ -189,8 +188,8 @@ def _canonical(driver: Driver) -> bytes:
     if isinstance(memory, CheckedMemory):
         raise TypeError("symmetry reads the raw memory")
     shape = limits.shape
-    names = driver.names
     live = bits(state[LIVE])
+    names = {driver.addresses[name]: name for name in live}
     # What is known of each value that does not depend on other values.
     marks = {
         name: [
@@ -268,7 +267,7 @@ def _fields(driver: Driver, order: Sequence[int], marks: dict[int, list[int]]) -
         first = shape.fields + name * count
         value = memory[driver.addresses[name] + VALUE_PTR]
         cells[name] = state[first : first + count]
-        cells[name] += [driver.names.get(memory[value + index], -1) for index in range(count)]
+        cells[name] += [driver.name_of(memory[value + index]) for index in range(count)]
     if all(cell < 0 for row in cells.values() for cell in row):
         return []
     ties = [tuple(group) for _, group in itertools.groupby(order, key=marks.__getitem__)]

@@ -125,7 +125,7 @@ def test_a_state_inside_a_destructor_cannot_be_saved() -> None:
     driver = Driver(LIMITS)
 
     def save(_row: Row, _result: int) -> None:
-        if driver.dying:
+        if driver.nesting:
             driver.save()
 
     driver.on_step = save

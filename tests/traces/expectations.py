@@ -158,8 +158,8 @@ class _Witness(Driver):
                 self.diverge(f"the map of pc {pc:#x} is {wanted} by linear scan, but the registry finds {got}")
 
     def destroy(self, externref: int) -> None:
-        name = self.names.get(externref)
-        if name is not None:
+        name = self.name_of(externref)
+        if name >= 0:
             self.order.append(name)
         super().destroy(externref)
 
