@@ -17,7 +17,7 @@ from model.hosting import initial_table_size
 from model.limits import CONTEXT_AT, CONTEXT_KIND, CONTEXT_OF, CONTEXT_WORDS, DEPTH, REGISTERED
 from model.ops import DEAD, Context, Kind, Row, by_kind
 from model.registry import all_safepoints, interesting_pcs
-from model.state import bits
+from model.words import bits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

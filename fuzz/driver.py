@@ -40,10 +40,12 @@ from model.step import (
     ENVIRONMENT,
     begin,
     check_end,
-    closing_op,
+    closing_kind,
+    closing_name,
     expects_panic,
     finish,
 )
+from model.words import lowest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -53,8 +55,11 @@ if TYPE_CHECKING:
 __all__ = ["Divergence", "Driver", "HarnessBroken", "Outcome"]
 
 _INSERTING: Final = tuple(kind in {Kind.CALL_WASM, Kind.RETURN_IMPORT, Kind.GLOBAL_GET, Kind.TABLE_GET} for kind in Kind)
-_ENVIRONMENT: Final = tuple(kind in ENVIRONMENT for kind in Kind)
 _PANIC: Final = int(Kind.PANIC)
+NOT_AT_ALL: Final = 0
+INSIDE_DESTRUCTORS: Final = 1
+ALWAYS: Final = 2
+"""When both sides are compared: after which operations."""
 _OUTCOMES: Final = {
     ALLOCATION_FAILED: "an allocation fails",
     OUT_OF_BOUNDS: "out of bounds",
@@ -74,7 +79,7 @@ class Driver:
 
     def __init__(self, limits: Limits, *, checked: bool = False, verify: bool = True) -> None:
         self.limits = limits
-        self.verify = verify
+        self.verify = ALWAYS if verify else NOT_AT_ALL
         self.runtime = Runtime(config_of(limits), self, checked=checked)
         self._pristine = self.runtime.snapshot()
         self._dirty = False
@@ -225,11 +230,13 @@ class Driver:
 
     def closing_row(self) -> Row:
         """Return the next operation of the finale, or an empty row at its end."""
-        row = closing_op(self.state, self.limits)
-        if row is None:
-            # Always the last, so that what is left can be compared with the beginning.
-            row = () if self.rows and self.rows[-1][0] == Kind.TEARDOWN_STORE else (Kind.TEARDOWN_STORE,)
-        return row
+        kind = closing_kind(self.state, self.limits)
+        if kind == Kind.DROP:
+            return (kind, closing_name(self.state, self.limits))
+        if kind != NULL:
+            return (kind,)
+        # Always the last, so that what is left can be compared with the beginning.
+        return () if self.rows and self.rows[-1][0] == Kind.TEARDOWN_STORE else (Kind.TEARDOWN_STORE,)
 
     def _check_end(self) -> None:
         check_end(self.state, self.limits)
@@ -281,7 +288,7 @@ class Driver:
         panicked = bool(CAN_RELEASE[kind]) and expects_panic(state, limits)
         if answer != 0 or panicked or result < NULL:
             self._compare_outcome(kind, RAISED if panicked else min(result, 0), answer)
-        if self.armed or _ENVIRONMENT[kind]:
+        if self.armed or ENVIRONMENT >> kind & 1:
             self._calm_after(kind)
         unwound = finish(state, limits, row, result, panicked=panicked)
         while unwound > 0:
@@ -291,7 +298,7 @@ class Driver:
             self.panicking = True
         if self.on_step is not None:
             self.on_step(row, result)
-        if self.verify:
+        if self.verify == ALWAYS or (self.verify == INSIDE_DESTRUCTORS and self.nesting > 0):
             observe(self)
 
     def begin(self, row: Row) -> int:
@@ -302,7 +309,7 @@ class Driver:
 
     def _calm_after(self, kind: int) -> None:
         """Faults shape the next operation only."""
-        if _ENVIRONMENT[kind]:
+        if ENVIRONMENT >> kind & 1:
             self.armed = True
         elif self.armed:
             self.armed = False
@@ -337,8 +344,7 @@ class Driver:
 
     def free_instance(self) -> int:
         """Return the smallest number that no instance has."""
-        free = ~self.state[INSTANCES]
-        return (free & -free).bit_length() - 1
+        return lowest(~self.state[INSTANCES])
 
     def adopt(self, externref: int, name: int) -> None:
         """Note the reference of a new value."""

@@ -14,7 +14,7 @@ from impl.stack import SIZE
 from model.limits import CONTEXT_KIND, CONTEXT_WORDS, DEPTH, FULL, INSTANCES, LIVE, SEEN
 from model.ops import BY_KIND, NULL, Context
 from model.properties import Sometimes
-from model.state import bits
+from model.words import bits
 
 if TYPE_CHECKING:
     from fuzz.driver import Driver

@@ -18,7 +18,7 @@ from array import array
 from typing import TYPE_CHECKING, Final
 
 from fuzz.bindings import check_lookups
-from fuzz.driver import Divergence, Driver
+from fuzz.driver import ALWAYS, INSIDE_DESTRUCTORS, Divergence, Driver
 from fuzz.observe import observe
 from impl.activations_table import CHUNK, CHUNK_LENGTH, OVER, TABLE_WORDS
 from impl.checked import CheckedMemory
@@ -43,7 +43,8 @@ from model.choose import Exhausted, choose_op
 from model.code import images
 from model.limits import CUT, DEFERRED, FAIL, FULL, HEADER, LEAKED, LIVE, SEEN, Limits
 from model.ops import Kind
-from model.state import State, bits
+from model.state import State
+from model.words import bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -119,8 +120,7 @@ class JointStates:
         driver.closing = driver.panicking = False
         driver.armed = bool(state[CUT] or state[FAIL])
         # Steps that lead to a known state need no second look; those inside destructors lead to no state and do.
-        driver.on_step = None if self.symmetry else self._verify_nested
-        driver.verify = True
+        driver.verify = ALWAYS if self.symmetry else INSIDE_DESTRUCTORS
 
     def step(self, chooser: Chooser) -> int:
         """Do one operation of the opened state, and what destructors do in it, as the chooser says.
@@ -144,9 +144,6 @@ class JointStates:
         state[SEEN] = state[FULL] = 0
         return seen
 
-    def _verify_nested(self, _row: Row, _result: int) -> None:
-        self.driver.verify = self.driver.nesting > 0
-
     def settle(self) -> tuple[bytes, int]:
         """Return the state that the last step led to, and the sometimes properties that only its end shows.
 
@@ -158,8 +155,7 @@ class JointStates:
         driver = self.driver
         state = self._raw()
         counts = list(driver.counts)
-        driver.on_step = None
-        driver.verify = True
+        driver.verify = ALWAYS
         driver.run_source(self._look)
         driver.counts[:] = counts
         return state, driver.state[SEEN]
@@ -188,7 +184,7 @@ def _canonical(driver: Driver) -> bytes:
     if isinstance(memory, CheckedMemory):
         raise TypeError("symmetry reads the raw memory")
     shape = limits.shape
-    live = bits(state[LIVE])
+    live = list(bits(state[LIVE]))
     names = {driver.addresses[name]: name for name in live}
     # What is known of each value that does not depend on other values.
     marks = {

@@ -44,7 +44,6 @@ from model.properties import Sometimes
 from model.state import (
     State,
     Violation,
-    bits,
     kept_by,
     on_stack,
     owned,
@@ -54,10 +53,12 @@ from model.state import (
     stack_mask,
     unreachable,
 )
+from model.words import bits, lowest, put
 
 SURELY: Final = 2
 MAYBE: Final = 1
-TRANSFERS: Final = (Kind.CALL_WASM, Kind.RETURN_IMPORT, Kind.GLOBAL_GET, Kind.TABLE_GET)
+TRANSFERS: Final = 1 << Kind.CALL_WASM | 1 << Kind.RETURN_IMPORT | 1 << Kind.GLOBAL_GET | 1 << Kind.TABLE_GET
+"""Mask of the kinds that pass references into Wasm."""
 
 
 def see(state: State, what: Sometimes) -> None:
@@ -76,7 +77,7 @@ def collecting(state: State, limits: Limits) -> int:
     for index in range(state[UNDER_WAY]):
         book = books + index * BOOK_WORDS
         if state[book + COLLECTS]:
-            if state[book + PANICKED] and state[book + KIND] in TRANSFERS:
+            if state[book + PANICKED] and TRANSFERS >> state[book + KIND] & 1:
                 answer = answer or MAYBE
             else:
                 return SURELY
@@ -176,9 +177,8 @@ def close_book(state: State, limits: Limits) -> None:
             see(state, Sometimes.COLLECTION_RESCUED)
         left = doomed & state[LIVE]
         if left and left & ~kept_by(state, limits, touched & state[LIVE]):
-            name = bits(left & ~kept_by(state, limits, touched & state[LIVE]))[0]
-            message = f"value {name} must be dead: nothing owned it and no activation could read it when the collection began"
-            raise Violation(message)
+            name = lowest(left & ~kept_by(state, limits, touched & state[LIVE]))
+            raise Violation(f"value {name} must be dead: nothing owned it and no activation could read it when the collection began")
         state[DEFERRED] &= state[book + STACKED] | touched
     released = state[book + RELEASED] & state[LIVE] & ~state[DEFERRED]
     if released:
@@ -187,9 +187,8 @@ def close_book(state: State, limits: Limits) -> None:
         state[book + HELD] = 0
         for name in bits(released):
             if not owned(state, shape, name) and not on_stack(state, shape, name):
-                message = f"value {name} must be dead: its last owner let go, and it is not deferred by any activation"
-                raise Violation(message)
-    state[book : book + BOOK_WORDS] = [0] * BOOK_WORDS
+                raise Violation(f"value {name} must be dead: its last owner let go, and it is not deferred by any activation")
+    put(state, book, book + BOOK_WORDS, 0)
     state[UNDER_WAY] -= 1
 
 
@@ -202,22 +201,18 @@ def destruction_begins(state: State, limits: Limits, name: int) -> bool:
     shape = limits.shape
     bit = 1 << name
     if not state[LIVE] & bit:
-        message = f"value {name} is destroyed, but it is {'being destroyed already' if state[DYING] & bit else 'dead already'}"
-        raise Violation(message)
+        raise Violation(f"value {name} is destroyed, but it is {'being destroyed already' if state[DYING] & bit else 'dead already'}")
     if owned(state, shape, name) or on_stack(state, shape, name):
-        message = f"value {name} is destroyed while it must live: held by {', '.join(owners_of(state, limits, name))}"
-        raise Violation(message)
+        raise Violation(f"value {name} is destroyed while it must live: held by {', '.join(owners_of(state, limits, name))}")
     if not state[UNDER_WAY]:
-        message = f"value {name} is destroyed by an operation that can release nothing"
-        raise Violation(message)
+        raise Violation(f"value {name} is destroyed by an operation that can release nothing")
     book = top_book(state, limits)
     direct = state[book + RELEASED] & bit
     if not direct:
         if not state[book + COLLECTS] or _collecting_below(state, limits) == SURELY:
-            message = f"value {name} is destroyed by an operation that neither let go of it nor may collect here"
-            raise Violation(message)
+            raise Violation(f"value {name} is destroyed by an operation that neither let go of it nor may collect here")
         see(state, Sometimes.COLLECTION_KILLED)
-        if state[book + KIND] in TRANSFERS:
+        if TRANSFERS >> state[book + KIND] & 1:
             see(state, Sometimes.COLLECTION_IN_TRANSFER)
     state[LIVE] &= ~bit
     state[DYING] |= bit
@@ -225,8 +220,10 @@ def destruction_begins(state: State, limits: Limits, name: int) -> bool:
     # The name may be given to a new value while outer operations are still under way: their books speak of the old one.
     for index in range(state[UNDER_WAY]):
         at = shape.books + index * BOOK_WORDS
-        for word in (RELEASED, DOOMED, TOUCHED, STACKED):
-            state[at + word] &= ~bit
+        state[at + RELEASED] &= ~bit
+        state[at + DOOMED] &= ~bit
+        state[at + TOUCHED] &= ~bit
+        state[at + STACKED] &= ~bit
     state[CUT] = state[FAIL] = 0
     if state[NESTED] >= limits.destructors:
         return False

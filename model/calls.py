@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from model.books import SURELY, collecting, defer, hold, see, top_book
-from model.contexts import deliver, pop, push_wasm, settle, top_slot
-from model.limits import BUSY, UNDER_WAY, Limits
+from model.contexts import pop, push_wasm, settle, top_slot
+from model.limits import BUSY, CONTEXT_KIND, CONTEXT_WORDS, DEPTH, UNDER_WAY, Limits
 from model.ops import NULL, Context, Row
 from model.properties import Sometimes
-from model.state import State, push_context
+from model.state import State, dead_mask, push_context
 from model.storage import root, unroot
+from model.words import lowest
 
 
 def call_wasm(state: State, limits: Limits, row: Row) -> int:
@@ -30,17 +31,28 @@ def hold_args(state: State, limits: Limits, args: Row) -> None:
             defer(state, limits, name)
 
 
+def any_reference(names: Row) -> bool:
+    """Say whether one of the names is no null."""
+    for name in names:
+        if name >= 0:
+            return True
+    return False
+
+
 def nested_in_sweep(state: State, limits: Limits) -> bool:
     """Say whether a destructor that a sweep runs asked for this operation."""
     return state[UNDER_WAY] > 1 and collecting(state, limits) == SURELY
 
 
 def called_wasm(state: State, limits: Limits, row: Row, _result: int) -> None:
-    push_wasm(state, limits, row[1], row[2], row[3:])
+    slot = push_wasm(state, limits, row[1], row[2])
+    for name in row[3:]:
+        state[slot] = name
+        slot += 1
 
 
 def return_import(state: State, limits: Limits, row: Row) -> int:
-    if any(name >= 0 for name in row[1:]):
+    if any_reference(row[1:]):
         see(state, Sometimes.IMPORT_RETURNED_REFERENCE)
     hold_args(state, limits, row[1:])
     return 0
@@ -48,14 +60,19 @@ def return_import(state: State, limits: Limits, row: Row) -> int:
 
 def returned_import(state: State, limits: Limits, row: Row, _result: int) -> None:
     pop(state, limits)
-    deliver(state, limits, row[1:])
+    slot, vacant = top_slot(state, limits), dead_mask(state, limits, state[DEPTH] - 1)
+    for name in row[1:]:
+        state[slot + lowest(vacant)] = name
+        vacant &= vacant - 1
 
 
 def call_function(state: State, limits: Limits, row: Row) -> int:
     slot = top_slot(state, limits)
-    args = tuple(state[slot + index] for index in row[4:])
-    settle(state, limits, row[3])
-    push_wasm(state, limits, row[1], row[2], args)
+    callee = push_wasm(state, limits, row[1], row[2])
+    for index in row[4:]:
+        state[callee] = state[slot + index]
+        callee += 1
+    settle(state, limits, slot, row[3])
     return 0
 
 
@@ -63,19 +80,23 @@ def call_import(state: State, limits: Limits, row: Row) -> int:
     slot = top_slot(state, limits)
     for index in row[2:]:
         root(state, limits, state[slot + index])
-    settle(state, limits, row[1])
+    settle(state, limits, slot, row[1])
     push_context(state, limits, Context.IMPORT, 0, 0, 0)
     return 0
 
 
 def return_(state: State, limits: Limits, row: Row) -> int:
     slot = top_slot(state, limits)
-    names = tuple(state[slot + index] for index in row[1:])
-    if pop(state, limits):
-        for name in names:
-            root(state, limits, name)
+    caller = state[DEPTH] - 2
+    if state[limits.shape.contexts + caller * CONTEXT_WORDS + CONTEXT_KIND] == Context.WASM:
+        target, vacant = slot - limits.slots, dead_mask(state, limits, caller)
+        for index in row[1:]:
+            state[target + lowest(vacant)] = state[slot + index]
+            vacant &= vacant - 1
     else:
-        deliver(state, limits, names)
+        for index in row[1:]:
+            root(state, limits, state[slot + index])
+    pop(state, limits)
     return 0
 
 

@@ -28,6 +28,10 @@ CODE_MODULES: Final = 2
 """Modules 0 and 1 can be instantiated; they touch each other. The others exist to be registered or refused."""
 
 
+def _function_bytes(slots: int) -> int:
+    return STRIDE * ((1 << slots) + 1)
+
+
 def _safepoint_offset(slots: int, live: int) -> int:
     count = 1 << slots
     return STRIDE * ((live + (count >> 1)) & (count - 1)) + STRIDE // 2
@@ -35,11 +39,10 @@ def _safepoint_offset(slots: int, live: int) -> int:
 
 @lru_cache(maxsize=256)
 def _code_module(slots: int, functions: int, module: int) -> Module:
-    count = 1 << slots
-    length = STRIDE * (count + 1)
-    base = BASE + module * functions * length
-    infos = tuple((_safepoint_offset(slots, live), slots + 1, live << 1) for live in range(1, count))
-    return tuple((base + i * length, base + (i + 1) * length, infos) for i in range(functions))
+    infos = tuple((_safepoint_offset(slots, live), slots + 1, live << 1) for live in range(1, 1 << slots))
+    first = entry_pc(slots, functions, module, 0)
+    length = _function_bytes(slots)
+    return tuple((first + i * length, first + (i + 1) * length, infos) for i in range(functions))
 
 
 @lru_cache(maxsize=256)
@@ -93,13 +96,11 @@ def images(limits: Limits) -> tuple[Module, ...]:
     return module_images(limits.slots, limits.functions, limits.modules)
 
 
-@lru_cache(maxsize=1 << 14)
 def entry_pc(slots: int, functions: int, module: int, function: int) -> int:
     """Return the first pc of a function. It is no safepoint."""
-    return _code_module(slots, functions, module)[function][0]
+    return BASE + (module * functions + function) * _function_bytes(slots)
 
 
-@lru_cache(maxsize=1 << 14)
 def safepoint_pc(slots: int, functions: int, module: int, function: int, live: int) -> int:
     """Return the return address at the safepoint where exactly the slots in the mask `live` are read afterwards."""
-    return _code_module(slots, functions, module)[function][0] + _safepoint_offset(slots, live)
+    return entry_pc(slots, functions, module, function) + _safepoint_offset(slots, live)

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from model.books import see
-from model.choose import dead_slots
 from model.limits import CONTEXT_KIND, CONTEXT_WORDS, DEPTH, WASM_DEPTH, Limits
 from model.ops import DEAD, NULL, Context
 from model.properties import Sometimes
 from model.state import State, pop_context, push_context
+from model.words import put
 
 WASM: Final = int(Context.WASM)
 _DESTRUCTOR: Final = int(Context.DESTRUCTOR)
@@ -56,25 +56,22 @@ def unwind_panic(state: State, limits: Limits) -> int:
     return unwound
 
 
-def push_wasm(state: State, limits: Limits, instance: int, function: int, args: tuple[int, ...]) -> None:
-    """Enter an activation: arguments in its first slots, null in the others."""
+def push_wasm(state: State, limits: Limits, instance: int, function: int) -> int:
+    """Enter an activation with null in all slots; return the offset of its first slot."""
     push_context(state, limits, WASM, instance, function, 0)
     state[WASM_DEPTH] += 1
     slot = top_slot(state, limits)
-    for index in range(limits.slots):
-        state[slot + index] = args[index] if index < len(args) else NULL
+    put(state, slot, slot + limits.slots, NULL)
+    return slot
 
 
-def settle(state: State, limits: Limits, live: int) -> None:
-    """Mark the slots dead that nobody reads after this safepoint."""
-    slot = top_slot(state, limits)
+def settle(state: State, limits: Limits, slot: int, live: int) -> None:
+    """Mark the slots of an activation dead that nobody reads after this safepoint.
+
+    Args:
+        slot: offset of its first slot.
+        live: mask of the slots that are read.
+    """
     for index in range(limits.slots):
         if not live >> index & 1:
             state[slot + index] = DEAD
-
-
-def deliver(state: State, limits: Limits, results: tuple[int, ...]) -> None:
-    """Write results into the lowest dead slots of the activation that is now on top."""
-    slot = top_slot(state, limits)
-    for index, name in zip(dead_slots(state, limits, state[DEPTH] - 1), results, strict=False):
-        state[slot + index] = name

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from model import code, registry
 from model.answers import ALLOCATION_FAILED, RAISED, REFUSED
 from model.books import SURELY, doom, expect_collection, release, see, top_book, touch
-from model.choose import dead_slots
 from model.contexts import top_at
 from model.limits import (
     CLOSED,
@@ -25,14 +23,20 @@ from model.limits import (
 )
 from model.ops import NULL, Context, Kind, Row
 from model.properties import Sometimes
-from model.state import State, bits
+from model.registry import accepted
+from model.state import State, dead_mask
 from model.storage import cell_of_global, clear, let_go, root, store, unroot
+from model.words import bits, lowest, popcount
 
 
 def free_name(state: State, limits: Limits) -> int:
     """Return the smallest name that no value has."""
-    free = limits.shape.names & ~(state[LIVE] | state[DYING])
-    return (free & -free).bit_length() - 1
+    return lowest(limits.shape.names & ~(state[LIVE] | state[DYING]))
+
+
+def free_instance(state: State) -> int:
+    """Return the smallest number that no instance has."""
+    return lowest(~state[INSTANCES])
 
 
 def new(state: State, limits: Limits, row: Row) -> int:
@@ -46,9 +50,10 @@ def new(state: State, limits: Limits, row: Row) -> int:
         return ALLOCATION_FAILED if failed else RAISED
     new = free_name(state, limits)
     state[LIVE] |= 1 << new
-    first = limits.shape.fields + new * limits.fields
-    for index, name in enumerate(row[2:]):
-        state[first + index] = name
+    cell = limits.shape.fields + new * limits.fields
+    for name in row[2:]:
+        state[cell] = name
+        cell += 1
     root(state, limits, new)
     return new
 
@@ -90,7 +95,7 @@ def gc(state: State, limits: Limits, _row: Row) -> int:
     if state[book + COLLECTS] == SURELY:
         for index in range(1, state[DEPTH]):
             if state[limits.shape.contexts + index * CONTEXT_WORDS] == Context.WASM:
-                dead = len(dead_slots(state, limits, index))
+                dead = popcount(dead_mask(state, limits, index))
                 if dead:
                     see(state, Sometimes.DEAD_SLOT_AT_COLLECTION)
                 if dead == limits.slots:
@@ -98,18 +103,16 @@ def gc(state: State, limits: Limits, _row: Row) -> int:
     return 0
 
 
-def registered(state: State, limits: Limits) -> list[code.Module]:
-    """Return the modules whose stack maps are registered."""
-    images = code.images(limits)
-    return [images[module] for module in bits(state[REGISTERED])]
-
-
 def register(state: State, limits: Limits, row: Row) -> int:
-    module = code.images(limits)[row[1]]
-    if not registry.accepts(registered(state, limits), module):
+    return take_in(state, limits, row[1])
+
+
+def take_in(state: State, limits: Limits, module: int) -> int:
+    """Register a module's stack maps; return 0 or REFUSED."""
+    if not accepted(limits, state[REGISTERED], module):
         see(state, Sometimes.REGISTRATION_REFUSED)
         return REFUSED
-    state[REGISTERED] |= 1 << row[1]
+    state[REGISTERED] |= 1 << module
     return 0
 
 
@@ -120,12 +123,12 @@ def initial_table_size(limits: Limits, active: int) -> int:
 
 def instantiate(state: State, limits: Limits, row: Row) -> int:
     shape = limits.shape
-    _, module, initial, segment_mask, active = row
+    module, initial, segment_mask, active = row[1], row[2], row[3], row[4]
     imported = initial >= limits.objects
     name = state[cell_of_global(limits, initial - limits.objects, 0)] if imported else initial
     if not imported:
         unroot(state, limits, name)
-    result = 0 if state[REGISTERED] >> module & 1 else register(state, limits, (Kind.REGISTER, module))
+    result = 0 if state[REGISTERED] >> module & 1 else take_in(state, limits, module)
     allocations = 1 + (initial_table_size(limits, active) > 0)
     if result == 0 and 0 < state[FAIL] <= allocations:
         see(state, Sometimes.ALLOCATION_FAILED)
@@ -135,19 +138,15 @@ def instantiate(state: State, limits: Limits, row: Row) -> int:
     if result < 0:
         let_go(state, limits, name)
         return result
-    free = ~state[INSTANCES]
-    instance = (free & -free).bit_length() - 1
+    instance = free_instance(state)
     state[INSTANCES] |= 1 << instance
     state[shape.modules + instance] = module
     if limits.globals:
         state[cell_of_global(limits, instance, 0)] = name
-    names = [name if segment_mask >> index & 1 else NULL for index in range(limits.segment)]
-    if active:
-        first = shape.elements + instance * limits.table
-        state[first : first + limits.segment] = names
-    else:
-        first = shape.segments + instance * limits.segment
-        state[first : first + limits.segment] = names
+    cell = shape.elements + instance * limits.table if active else shape.segments + instance * limits.segment
+    for index in range(limits.segment):
+        state[cell + index] = name if segment_mask >> index & 1 else NULL
+    if not active:
         state[shape.segment_lengths + instance] = limits.segment
     state[shape.table_sizes + instance] = initial_table_size(limits, active)
     return instance
@@ -171,7 +170,7 @@ def teardown_instance(state: State, limits: Limits, row: Row) -> int:
 
 
 def teardown_store(state: State, limits: Limits, _row: Row) -> int:
-    for instance in list(bits(state[INSTANCES])):
+    for instance in bits(state[INSTANCES]):
         dissolve(state, limits, instance)
     state[CLOSED] = 1
     state[REGISTERED] = 0

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Final
 
+from model.code import module_images
 from model.ops import ALL_KINDS, Kind, Need
+from model.registry import relations
 
 # Words of the state that come first, in this order.
 LIVE: Final = 0  # mask of the names that exist and are not under destruction
@@ -167,9 +169,17 @@ class Limits:
         return int(met | Need.GLOBAL if self.globals else met)
 
     @cached_property
-    def kinds_cache(self) -> dict[int, tuple[Kind, ...]]:
-        """Kinds possible by context and needs met: filled by `model.choose`, a pure function of these limits."""
-        return {}
+    def kinds_mask(self) -> int:
+        """Kinds that may be drawn, as a mask: those enabled, and the ways out of a context, or a run could not finish."""
+        mask = 1 << Kind.END | 1 << Kind.RETURN | 1 << Kind.RETURN_IMPORT
+        for kind in self.kinds:
+            mask |= 1 << kind
+        return mask
+
+    @cached_property
+    def relations(self) -> tuple[int, ...]:
+        """What registration of each module decides beside each other one, see `model.registry.accepted`."""
+        return relations(module_images(self.slots, self.functions, self.modules))
 
     @cached_property
     def lookups_cache(self) -> dict[int, dict[int, tuple[int, int]]]:

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+from model.code import CODE_MODULES
+from model.words import bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from model.code import Module
+    from model.limits import Limits
+
+OPEN: Final = 0
+ACCEPTED: Final = 1
+REFUSED: Final = 2
+"""What one registered module decides about the registration of another: nothing, or that it is accepted or refused."""
 
 
 @lru_cache(maxsize=256)
@@ -23,10 +32,10 @@ def safepoints(module: Module) -> dict[int, tuple[int, int]] | None:
             # An empty function shares no pc with anything, wherever it lies.
             if max(start, other_start) < min(end, other_end):
                 return None
-        for offset, words, bits in infos:
-            if offset >= end - start or found.get(start + offset, (words, bits)) != (words, bits):
+        for offset, words, marked in infos:
+            if offset >= end - start or found.get(start + offset, (words, marked)) != (words, marked):
                 return None
-            found[start + offset] = (words, bits)
+            found[start + offset] = (words, marked)
     return found
 
 
@@ -42,19 +51,58 @@ def accepts(registered: Sequence[Module], module: Module) -> bool:
     """
     if not any(infos for _, _, infos in module):
         return True
-    new = safepoints(module)
-    if new is None:
+    if safepoints(module) is None:
         return False
-    start, end = hull(module)
     for old in registered:
-        if not safepoints(old):
-            continue
-        old_start, old_end = hull(old)
-        if (old_start, old_end) == (start, end):
-            return safepoints(old) == new
-        if start < old_end and old_start < end:
-            return False
+        decided = _beside(old, module)
+        if decided != OPEN:
+            return decided == ACCEPTED
     return True
+
+
+def _beside(old: Module, module: Module) -> int:
+    """Return what a registered module decides about a consistent one that has maps."""
+    if not safepoints(old):
+        return OPEN
+    (old_start, old_end), (start, end) = hull(old), hull(module)
+    if (old_start, old_end) == (start, end):
+        return ACCEPTED if safepoints(old) == safepoints(module) else REFUSED
+    return REFUSED if start < old_end and old_start < end else OPEN
+
+
+def accepted(limits: Limits, registered: int, module: int) -> bool:
+    """Say whether a module must be accepted beside those registered, by number: `accepts` of the module shapes of these limits.
+
+    Args:
+        limits: of the run.
+        registered: mask of modules.
+        module: number of a module.
+    """
+    relations = limits.relations
+    modules = max(limits.modules, CODE_MODULES)
+    for old in bits(registered):
+        decided = relations[module * modules + old]
+        if decided != OPEN:
+            return decided == ACCEPTED
+    return relations[module * modules + module] == ACCEPTED
+
+
+@lru_cache(maxsize=256)
+def relations(modules: tuple[Module, ...]) -> tuple[int, ...]:
+    """Return what registration of each module decides, as the table that `accepted` reads: `accepts` of any of these modules.
+
+    A module's row has an entry for each module that may be registered already. Its own entry says what is decided if no other
+    one decides: it may stand for "already registered" as well, for what is registered has been accepted and is so again.
+    Complexity: O(modules ** 2) comparisons of safepoints.
+    """
+    table = []
+    for number, module in enumerate(modules):
+        alone = accepts((), module)
+        mapped = any(infos for _, _, infos in module)
+        row = [_beside(old, module) if alone and mapped else OPEN for old in modules]
+        row[number] = ACCEPTED if alone else REFUSED
+        table += row
+    return tuple(table)
 
 
 def all_safepoints(registered: Sequence[Module]) -> dict[int, tuple[int, int]]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 from model.limits import (
     BOOK_WORDS,
     CONTEXT_AT,
@@ -22,6 +20,7 @@ from model.limits import (
     Shape,
 )
 from model.ops import DEAD, NULL, Context
+from model.words import bits, put, within
 
 State = list[int]
 
@@ -35,38 +34,24 @@ class Violation(BaseException):
 
 def initial(limits: Limits) -> State:
     """Return the state before the first operation: the host alone, an open store without instances."""
-    shape = limits.shape
-    state = [0] * shape.size
-    state[shape.fields : shape.slots_end] = [NULL] * (shape.slots_end - shape.fields)
-    state[DEPTH] = 1
-    state[shape.contexts + CONTEXT_KIND] = Context.HOST
+    state = [0] * limits.shape.size
+    begin_anew(state, limits)
     return state
 
 
-def bits(mask: int) -> tuple[int, ...]:
-    """Return the numbers of the bits set in a mask, lowest first."""
-    if mask < _SMALL:
-        return _BITS[mask]
-    return _bits(mask)
+def begin_anew(state: State, limits: Limits) -> None:
+    """Write the state before the first operation over whatever is there."""
+    shape = limits.shape
+    put(state, 0, shape.size, 0)
+    put(state, shape.fields, shape.slots_end, NULL)
+    state[DEPTH] = 1
+    state[shape.contexts + CONTEXT_KIND] = Context.HOST
 
 
-def _bits(mask: int) -> tuple[int, ...]:
-    found = []
-    while mask:
-        low = mask & -mask
-        found.append(low.bit_length() - 1)
-        mask ^= low
-    return tuple(found)
-
-
-_SMALL: Final = 1 << 10
-_BITS: Final = tuple(_bits(mask) for mask in range(_SMALL))
-
-
-def mask_of(cells: list[int]) -> int:
-    """Return the mask of the names that stand in these cells."""
+def mask_of(state: State, first: int, last: int) -> int:
+    """Return the mask of the names that stand in the cells from `first` up to `last`."""
     mask = 0
-    for name in cells:
+    for name in state[first:last]:
         if name >= 0:
             mask |= 1 << name
     return mask
@@ -74,15 +59,14 @@ def mask_of(cells: list[int]) -> int:
 
 def owned(state: State, shape: Shape, name: int) -> bool:
     """Say whether anything owns the value: the host, storage, another value, an operation under way, or a leak."""
-    if state[shape.roots + name] or state[LEAKED] >> name & 1 or name in state[shape.fields : shape.slots]:
+    if state[shape.roots + name] or state[LEAKED] >> name & 1 or within(state, shape.fields, shape.slots, name):
         return True
-    books = shape.books
-    return any(state[books + i * BOOK_WORDS + HELD] >> name & 1 for i in range(state[UNDER_WAY]))
+    return held_mask(state, shape) >> name & 1 != 0
 
 
 def on_stack(state: State, shape: Shape, name: int) -> bool:
     """Say whether the value stands in a live slot of any activation."""
-    return name in state[shape.slots : shape.slots_end]
+    return within(state, shape.slots, shape.slots_end, name)
 
 
 def held_mask(state: State, shape: Shape) -> int:
@@ -95,7 +79,22 @@ def held_mask(state: State, shape: Shape) -> int:
 
 def stack_mask(state: State, shape: Shape) -> int:
     """Return the names in live slots of activations."""
-    return mask_of(state[shape.slots : shape.slots_end])
+    return mask_of(state, shape.slots, shape.slots_end)
+
+
+def dead_mask(state: State, limits: Limits, context: int) -> int:
+    """Return the mask of the dead slots of the activation at this context index."""
+    slot = limits.shape.slots + context * limits.slots
+    mask = 0
+    for index in range(limits.slots):
+        if state[slot + index] == DEAD:
+            mask |= 1 << index
+    return mask
+
+
+def dead_slots(state: State, limits: Limits, context: int) -> list[int]:
+    """Return the dead slots of the activation at this context index, lowest first."""
+    return list(bits(dead_mask(state, limits, context)))
 
 
 def root_mask(state: State, shape: Shape) -> int:
@@ -119,7 +118,7 @@ def unreachable(state: State, limits: Limits, spared: int) -> int:
     """
     shape = limits.shape
     safe = spared | state[LEAKED] | root_mask(state, shape) | held_mask(state, shape)
-    safe |= mask_of(state[shape.globals : shape.slots_end])
+    safe |= mask_of(state, shape.globals, shape.slots_end)
     candidates = state[LIVE] & ~safe
     if not candidates or not limits.fields:
         return candidates
@@ -128,7 +127,7 @@ def unreachable(state: State, limits: Limits, spared: int) -> int:
         kept = 0
         for name in bits((state[LIVE] | state[DYING]) & ~doomed):
             first = shape.fields + name * limits.fields
-            kept |= mask_of(state[first : first + limits.fields])
+            kept |= mask_of(state, first, first + limits.fields)
         new = candidates & ~kept
         if new == doomed:
             return doomed
@@ -143,7 +142,7 @@ def kept_by(state: State, limits: Limits, names: int) -> int:
         found = 0
         for name in bits(frontier):
             first = shape.fields + name * limits.fields
-            found |= mask_of(state[first : first + limits.fields])
+            found |= mask_of(state, first, first + limits.fields)
         frontier = found & ~kept
         kept |= found
     return kept
@@ -197,9 +196,9 @@ def pop_context(state: State, limits: Limits) -> None:
     shape = limits.shape
     depth = state[DEPTH] - 1
     first = shape.contexts + depth * CONTEXT_WORDS
-    state[first : first + CONTEXT_WORDS] = [0] * CONTEXT_WORDS
+    put(state, first, first + CONTEXT_WORDS, 0)
     slot = shape.slots + depth * limits.slots
-    state[slot : slot + limits.slots] = [NULL] * limits.slots
+    put(state, slot, slot + limits.slots, NULL)
     state[DEPTH] = depth
 
 

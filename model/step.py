@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Final
 
 from model.answers import OUT_OF_BOUNDS
 from model.books import close_book, expect_collection, open_book, see, spend, top_book
-from model.calls import call_function, call_import, call_wasm, called_wasm, local_copy, local_null, return_, return_import, returned_import
+from model.calls import (
+    any_reference,
+    call_function,
+    call_import,
+    call_wasm,
+    called_wasm,
+    local_copy,
+    local_null,
+    return_,
+    return_import,
+    returned_import,
+)
 from model.contexts import top_at, unwind_panic, unwind_trap
 from model.hosting import (
     clone,
@@ -39,12 +50,13 @@ from model.limits import (
     ORDER,
     PANICKED,
     REGISTERED,
+    ROOTS_TOTAL,
     UNDER_WAY,
     Limits,
 )
 from model.ops import BY_KIND, NULL, Context, Kind, Row, by_kind
 from model.properties import Sometimes
-from model.state import State, Violation, bits, kept_by, mask_of
+from model.state import State, Violation, kept_by, mask_of, root_mask
 from model.storage import (
     cell_of_global,
     elem_drop,
@@ -65,6 +77,7 @@ from model.storage import (
     table_set,
     write_target,
 )
+from model.words import bits, lowest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -81,12 +94,29 @@ def begin(state: State, limits: Limits, row: Row) -> int:
         spend(state, limits)
     if CAN_RELEASE[kind]:
         book = open_book(state, limits, kind)
-        if state[FULL] and kind in _INSERTS and _INSERTS[kind](state, limits, row):
+        if state[FULL] and inserts(state, limits, row):
             # Only what finds no room may collect, and it must.
-            result = BEGIN[kind](state, limits, row)
+            result = _begin(kind, state, limits, row)
             expect_collection(state, limits, book)
             return result
+    return _begin(kind, state, limits, row)
+
+
+def _begin(kind: int, state: State, limits: Limits, row: Row) -> int:
     return BEGIN[kind](state, limits, row)
+
+
+def inserts(state: State, limits: Limits, row: Row) -> bool:
+    """Say whether an operation has anything to insert into the activations table; without that, it cannot collect."""
+    kind = row[0]
+    if kind == _GLOBAL_GET:
+        return state[cell_of_global(limits, row[1], row[2])] >= 0
+    if kind == _TABLE_GET:
+        cell = element(state, limits, row[1], row[2])
+        return cell >= 0 and state[cell] >= 0
+    if kind == _CALL_WASM:
+        return any_reference(row[3:])
+    return kind == _RETURN_IMPORT and any_reference(row[1:])
 
 
 def finish(state: State, limits: Limits, row: Row, result: int, *, panicked: bool) -> int:
@@ -97,39 +127,52 @@ def finish(state: State, limits: Limits, row: Row, result: int, *, panicked: boo
     """
     kind = row[0]
     if result >= NULL and (not panicked or kind == _TEARDOWN_STORE):
-        after = FINISH[kind]
-        if after is not None:
-            after(state, limits, row, result)
+        _finish(kind, state, limits, row, result)
     if CAN_RELEASE[kind]:
         close_book(state, limits)
-    if (state[CUT] or state[FAIL]) and kind not in ENVIRONMENT:
+    if (state[CUT] or state[FAIL]) and not ENVIRONMENT >> kind & 1:
         state[CUT] = state[FAIL] = 0
     if result == OUT_OF_BOUNDS:
         see(state, Sometimes.OUT_OF_BOUNDS)
-        if BY_KIND[kind].contexts[0] == Context.WASM and not panicked:
+        if _IN_WASM[kind] and not panicked:
             return unwind_trap(state, limits)
-    if kind == _PANIC or (panicked and BY_KIND[kind].unwinds_on_panic):
+    if kind == _PANIC or (panicked and _UNWINDS_ON_PANIC[kind]):
         return unwind_panic(state, limits)
     if kind == _TRAP:
         return unwind_trap(state, limits)
     return 0
 
 
+def _finish(kind: int, state: State, limits: Limits, row: Row, result: int) -> None:
+    return FINISH[kind](state, limits, row, result)
+
+
 def expects_panic(state: State, limits: Limits) -> bool:
     """Say whether a destructor has panicked inside the operation under way, so that it must raise."""
-    return bool(state[UNDER_WAY]) and bool(state[top_book(state, limits) + PANICKED])
+    return state[UNDER_WAY] > 0 and state[top_book(state, limits) + PANICKED] != 0
 
 
-def _arm(word: int, offset: int) -> Callable[[State, Limits, Row], int]:
-    def arm(state: State, _limits: Limits, row: Row) -> int:
-        state[word] = row[1] + offset
-        return 0
+def _cut_walk(state: State, _limits: Limits, row: Row) -> int:
+    state[CUT] = row[1] + 1
+    return 0
 
-    return arm
+
+def _fail_allocation(state: State, _limits: Limits, row: Row) -> int:
+    state[FAIL] = row[1] + 1
+    return 0
+
+
+def _sweep_order(state: State, _limits: Limits, row: Row) -> int:
+    state[ORDER] = row[1]
+    return 0
 
 
 def _quiet(_state: State, _limits: Limits, _row: Row) -> int:
     return 0
+
+
+def _nothing_more(_state: State, _limits: Limits, _row: Row, _result: int) -> None:
+    pass
 
 
 _BEGIN: Final[dict[Kind, Callable[[State, Limits, Row], int]]] = {
@@ -174,54 +217,58 @@ _BEGIN: Final[dict[Kind, Callable[[State, Limits, Row], int]]] = {
     Kind.CALL_IMPORT: call_import,
     Kind.RETURN: return_,
     Kind.TRAP: _quiet,
-    Kind.CUT_WALK: _arm(CUT, 1),
-    Kind.FAIL_ALLOCATION: _arm(FAIL, 1),
-    Kind.SWEEP_ORDER: _arm(ORDER, 0),
+    Kind.CUT_WALK: _cut_walk,
+    Kind.FAIL_ALLOCATION: _fail_allocation,
+    Kind.SWEEP_ORDER: _sweep_order,
 }
-BEGIN: Final = by_kind(_BEGIN, "model.step.BEGIN")
+BEGIN: Final = tuple(by_kind(_BEGIN, "model.step.BEGIN"))
 
-FINISH: Final = [
-    {
-        Kind.CALL_WASM: called_wasm,
-        Kind.RETURN_IMPORT: returned_import,
-        Kind.GLOBAL_GET: write_target,
-        Kind.TABLE_GET: write_target,
-        Kind.TEARDOWN_STORE: closed,
-    }.get(kind)
-    for kind in Kind
-]
-_INSERTS: Final[dict[int, Callable[[State, Limits, Row], bool]]] = {
-    Kind.CALL_WASM: lambda _s, _l, row: any(name >= 0 for name in row[3:]),
-    Kind.RETURN_IMPORT: lambda _s, _l, row: any(name >= 0 for name in row[1:]),
-    Kind.GLOBAL_GET: lambda s, limits, row: s[cell_of_global(limits, row[1], row[2])] >= 0,
-    Kind.TABLE_GET: lambda s, limits, row: (cell := element(s, limits, row[1], row[2])) >= 0 and s[cell] >= 0,
+_FINISH: Final[dict[Kind, Callable[[State, Limits, Row, int], None]]] = {
+    Kind.CALL_WASM: called_wasm,
+    Kind.RETURN_IMPORT: returned_import,
+    Kind.GLOBAL_GET: write_target,
+    Kind.TABLE_GET: write_target,
+    Kind.TEARDOWN_STORE: closed,
 }
-"""Whether an operation has anything to insert; without that, it cannot collect."""
+FINISH: Final = tuple(_FINISH.get(kind, _nothing_more) for kind in Kind)
 # Looking a member of an enumeration up costs more than most of these steps.
 _PANIC: Final = int(Kind.PANIC)
 _TRAP: Final = int(Kind.TRAP)
 _TEARDOWN_STORE: Final = int(Kind.TEARDOWN_STORE)
-CAN_RELEASE: Final = [spec.can_release for spec in BY_KIND]
-_CLOSING: Final = [spec.closing for spec in BY_KIND]
-ENVIRONMENT: Final = frozenset({Kind.CUT_WALK, Kind.FAIL_ALLOCATION})
+_CALL_WASM: Final = int(Kind.CALL_WASM)
+_RETURN_IMPORT: Final = int(Kind.RETURN_IMPORT)
+_GLOBAL_GET: Final = int(Kind.GLOBAL_GET)
+_TABLE_GET: Final = int(Kind.TABLE_GET)
+CAN_RELEASE: Final = tuple(spec.can_release for spec in BY_KIND)
+_CLOSING: Final = tuple(spec.closing for spec in BY_KIND)
+_IN_WASM: Final = tuple(spec.contexts[0] == Context.WASM for spec in BY_KIND)
+_UNWINDS_ON_PANIC: Final = tuple(spec.unwinds_on_panic for spec in BY_KIND)
+ENVIRONMENT: Final = 1 << Kind.CUT_WALK | 1 << Kind.FAIL_ALLOCATION
+"""Mask of the kinds that shape the next operation alone."""
 
 
-def closing_op(state: State, limits: Limits) -> Row | None:
-    """Return the next operation of the finale, in which everything is let go of; None when nothing is left to do."""
+def closing_kind(state: State, limits: Limits) -> int:
+    """Return the kind of the next operation of the finale, in which everything is let go of; NULL when nothing is left to do.
+
+    A `drop` of the finale has `closing_name` as its operand; the others have no operands and empty lists.
+    """
     context = state[top_at(state, limits) + CONTEXT_KIND]
     if context == Context.DESTRUCTOR:
-        return (Kind.END,)
+        return Kind.END
     if context == Context.IMPORT:
-        return (Kind.RETURN_IMPORT,)
+        return Kind.RETURN_IMPORT
     if context == Context.WASM:
-        return (Kind.RETURN,)
-    shape = limits.shape
-    for name, count in enumerate(state[shape.roots : shape.fields]):
-        if count:
-            return (Kind.DROP, name)
+        return Kind.RETURN
+    if state[ROOTS_TOTAL]:
+        return Kind.DROP
     if state[INSTANCES] or state[REGISTERED] or state[DEFERRED]:
-        return (Kind.TEARDOWN_STORE,)
-    return None
+        return Kind.TEARDOWN_STORE
+    return NULL
+
+
+def closing_name(state: State, limits: Limits) -> int:
+    """Return the value that the finale drops next: the lowest that the host holds."""
+    return lowest(root_mask(state, limits.shape))
 
 
 def check_end(state: State, limits: Limits) -> None:
@@ -236,13 +283,12 @@ def check_end(state: State, limits: Limits) -> None:
         owned_by_left = 0
         for name in bits(cyclic):
             first = limits.shape.fields + name * limits.fields
-            owned_by_left |= mask_of(state[first : first + limits.fields])
+            owned_by_left |= mask_of(state, first, first + limits.fields)
         if owned_by_left & cyclic == cyclic:
             break
         cyclic &= owned_by_left
     if left:
         see(state, Sometimes.CYCLE_LEFT)
     if left & ~kept_by(state, limits, cyclic):
-        name = bits(left & ~kept_by(state, limits, cyclic))[0]
-        message = f"value {name} is left after everything was let go of, though it was not forgotten and is in no cycle"
-        raise Violation(message)
+        name = lowest(left & ~kept_by(state, limits, cyclic))
+        raise Violation(f"value {name} is left after everything was let go of, though it was not forgotten and is in no cycle")

@@ -70,7 +70,7 @@ def global_get(state: State, limits: Limits, row: Row) -> int:
 
 def borrow(state: State, limits: Limits, name: int, live: int) -> int:
     """Begin to load a reference into a local: it is held until it is there, and deferred from now on."""
-    settle(state, limits, live)
+    settle(state, limits, top_slot(state, limits), live)
     if name >= 0:
         hold(state, limits, name)
         defer(state, limits, name)
@@ -82,8 +82,9 @@ def write_target(state: State, limits: Limits, row: Row, result: int) -> None:
 
 
 def global_set(state: State, limits: Limits, row: Row) -> int:
-    name = state[top_slot(state, limits) + row[3]]
-    settle(state, limits, row[4])
+    slot = top_slot(state, limits)
+    name = state[slot + row[3]]
+    settle(state, limits, slot, row[4])
     store(state, limits, cell_of_global(limits, row[1], row[2]), name)
     return 0
 
@@ -109,14 +110,15 @@ def host_table_set(state: State, limits: Limits, row: Row) -> int:
 def table_get(state: State, limits: Limits, row: Row) -> int:
     cell = element(state, limits, row[1], row[2])
     if cell < 0:
-        settle(state, limits, row[4])
+        settle(state, limits, top_slot(state, limits), row[4])
         return cell
     return borrow(state, limits, state[cell], row[4])
 
 
 def table_set(state: State, limits: Limits, row: Row) -> int:
-    name = state[top_slot(state, limits) + row[3]]
-    settle(state, limits, row[4])
+    slot = top_slot(state, limits)
+    name = state[slot + row[3]]
+    settle(state, limits, slot, row[4])
     cell = element(state, limits, row[1], row[2])
     if cell < 0:
         return cell
@@ -149,8 +151,9 @@ def host_table_grow(state: State, limits: Limits, row: Row) -> int:
 
 
 def table_grow(state: State, limits: Limits, row: Row) -> int:
-    name = state[top_slot(state, limits) + row[3]]
-    settle(state, limits, row[4])
+    slot = top_slot(state, limits)
+    name = state[slot + row[3]]
+    settle(state, limits, slot, row[4])
     return grow(state, limits, row[1], row[2], name)
 
 
@@ -174,8 +177,9 @@ def host_table_fill(state: State, limits: Limits, row: Row) -> int:
 
 
 def table_fill(state: State, limits: Limits, row: Row) -> int:
-    name = state[top_slot(state, limits) + row[4]]
-    settle(state, limits, row[5])
+    slot = top_slot(state, limits)
+    name = state[slot + row[4]]
+    settle(state, limits, slot, row[5])
     return fill(state, limits, row[1], row[2], row[3], name)
 
 
@@ -185,23 +189,24 @@ def copy_cells(state: State, limits: Limits, row: Row, source: int, size: int) -
     to, start, offset, count = row[1], row[3], row[4], row[5]
     if start + count > state[shape.table_sizes + to] or offset + count > size:
         return OUT_OF_BOUNDS
-    names = state[source + offset : source + offset + count]
-    first = shape.elements + to * limits.table + start
-    for index, name in enumerate(names):
-        store(state, limits, first + index, name)
+    first, origin = shape.elements + to * limits.table + start, source + offset
+    for index in range(count):
+        # The ranges may overlap: a cell is read before it is written.
+        at = index if origin >= first else count - 1 - index
+        store(state, limits, first + at, state[origin + at])
     return 0
 
 
 def table_copy(state: State, limits: Limits, row: Row) -> int:
     if row[0] == Kind.TABLE_COPY:
-        settle(state, limits, row[6])
+        settle(state, limits, top_slot(state, limits), row[6])
     shape = limits.shape
     return copy_cells(state, limits, row, shape.elements + row[2] * limits.table, state[shape.table_sizes + row[2]])
 
 
 def table_init(state: State, limits: Limits, row: Row) -> int:
     if row[0] == Kind.TABLE_INIT:
-        settle(state, limits, row[6])
+        settle(state, limits, top_slot(state, limits), row[6])
     shape = limits.shape
     return copy_cells(state, limits, row, shape.segments + row[2] * limits.segment, state[shape.segment_lengths + row[2]])
 
@@ -213,7 +218,7 @@ def clear(state: State, limits: Limits, first: int, count: int) -> None:
 
 
 def elem_drop(state: State, limits: Limits, row: Row) -> int:
-    settle(state, limits, row[2])
+    settle(state, limits, top_slot(state, limits), row[2])
     clear(state, limits, limits.shape.segments + row[1] * limits.segment, limits.segment)
     state[limits.shape.segment_lengths + row[1]] = 0
     return 0

@@ -17,7 +17,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from fuzz.driver import Divergence, Driver, Outcome
 from fuzz.machines.findings import DivergenceFound
 from fuzz.watchdog import Hang, time_limit
-from model.choose import choose_operands, kinds_possible
+from model.choose import choose_operands, kinds_mask, kinds_possible
 from model.limits import SCOPES, Limits
 from model.ops import SPECS, Context, Kind, Row
 from model.state import State
@@ -110,9 +110,7 @@ class LockstepMachine(RuleBasedStateMachine):
 
     def look(self) -> None:
         """Note which kinds are possible now, as a mask."""
-        self.possible = 0
-        for kind in kinds_possible(self.driver.state, self.limits):
-            self.possible |= 1 << kind
+        self.possible = kinds_mask(self.driver.state, self.limits)
 
     @initialize(data=st.data())
     def start(self, data: st.DataObject) -> None:

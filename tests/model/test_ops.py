@@ -2,7 +2,7 @@
 
 import pytest
 
-from model.choose import DOMAINS, LONGEST
+from model.domains import DOMAINS, LONGEST
 from model.ops import ALL_KINDS, BY_KIND, BY_TEXT, SPECS, Context, Domain, Kind, Need, by_kind
 
 

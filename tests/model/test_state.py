@@ -2,7 +2,8 @@
 
 from model.limits import DEPTH, SEEN
 from model.ops import Context
-from model.state import bits, context_at, describe, initial, kept_by, mask_of, on_stack, owned, owners_of, unreachable
+from model.state import context_at, describe, initial, kept_by, mask_of, on_stack, owned, owners_of, unreachable
+from model.words import bits
 from tests.model.world import INSTANCE, world
 
 
@@ -11,7 +12,7 @@ def test_bits_are_numbered_from_the_lowest() -> None:
 
 
 def test_a_mask_takes_names_and_nothing_else() -> None:
-    assert mask_of([-1, 3, -2, 0, 3]) == 0b1001
+    assert mask_of([-1, 3, -2, 0, 3], 0, 5) == 0b1001
 
 
 def test_the_first_state_is_the_host_alone() -> None:

@@ -9,9 +9,10 @@ from model.choose import impossible
 from model.limits import LIVE, SCOPES, SEEN, Limits, with_numbers
 from model.ops import Row
 from model.properties import Sometimes
-from model.state import State, bits, initial
+from model.state import State, initial
 from model.step import begin, expects_panic, finish
 from model.trace import parse_row
+from model.words import bits
 
 
 @dataclass

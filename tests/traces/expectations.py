@@ -33,8 +33,9 @@ from model.limits import LIVE, REGISTERED, SEEN
 from model.ops import NULL, Kind
 from model.properties import Sometimes
 from model.registry import find, interesting_pcs
-from model.state import State, bits
+from model.state import State
 from model.trace import Trace, TraceError, format_row, header, parse
+from model.words import bits
 
 if TYPE_CHECKING:
     from model.limits import Limits
