@@ -6,7 +6,6 @@ alternative is not drawn: no choice, no nondeterminism.
 
 from __future__ import annotations
 
-from functools import lru_cache
 from typing import Final, Protocol
 
 from model.domains import DOMAINS, DRAW, DRAWS, LONGEST, busy_instances, has
@@ -102,18 +101,12 @@ def needs_met(state: State, limits: Limits) -> int:
 def kinds_mask(state: State, limits: Limits) -> int:
     """Return the mask of the kinds of which at least one operation is possible now."""
     context = state[limits.shape.contexts + (state[DEPTH] - 1) * CONTEXT_WORDS + CONTEXT_KIND]
-    return _remembered_fitting(needs_met(state, limits), context, limits.kinds_mask)
+    return fitting(needs_met(state, limits), context, limits.kinds_mask)
 
 
 def fitting(met: int, context: int, enabled: int) -> int:
     """Return the mask of the enabled kinds that are possible in a context when these needs are met."""
-    kinds = enabled & _POSSIBLE_IN[context]
-    for need in bits(_ALL_NEEDS & ~met):
-        kinds &= ~_NEEDING[need]
-    return kinds
-
-
-_remembered_fitting = lru_cache(maxsize=1 << 14)(fitting)
+    return enabled & _POSSIBLE_IN[context] & _FITTING[met & 127] & _FITTING[128 + (met >> 7 & 127)] & _FITTING[256 + (met >> 14)]
 
 
 def kinds_possible(state: State, limits: Limits) -> tuple[Kind, ...]:
@@ -183,9 +176,10 @@ _POSSIBLE_IN: Final = tuple(sum(1 << kind for kind in Kind if context in BY_KIND
 """For each context: mask of the kinds that are possible in it."""
 _NEEDS: Final = tuple(int(spec.needs if spec.closing else spec.needs | Need.BUDGET) for spec in BY_KIND)
 """For each kind: what it needs, as a mask."""
-_ALL_NEEDS: Final = sum(Need)
-_NEEDING: Final = tuple(sum(1 << kind for kind in Kind if _NEEDS[kind] >> bit & 1) for bit in range(_ALL_NEEDS.bit_length()))
-"""For each need, by the number of its bit: mask of the kinds that have it."""
+_FITTING: Final = tuple(
+    sum(1 << kind for kind in Kind if not _NEEDS[kind] & (127 ^ met) << shift & 127 << shift) for shift in (0, 7, 14) for met in range(128)
+)
+"""For each seven of the needs in turn and each way to meet them: mask of the kinds that none of these seven stands in the way of."""
 # Plain ints: an IntFlag operation costs a microsecond.
 _ROOT: Final = int(Need.ROOT)
 _ROOT_FIELD: Final = int(Need.ROOT | Need.FIELD)

@@ -1,16 +1,16 @@
 """What is drawn is what is possible, exactly: no operation is left out, none is drawn twice, and none fails its own test."""
 
-from itertools import product
+from itertools import combinations, product
 
 import pytest
 
 from fuzz.choosers import Odometer, Recorded, Seeded
 from fuzz.driver import Driver
 from model.books import destruction_begins
-from model.choose import Exhausted, choose_op, choose_operands, impossible, kinds_possible, needs_met
-from model.domains import SUBSETS, values_of
+from model.choose import Exhausted, choose_op, choose_operands, fitting, impossible, kinds_possible, needs_met
+from model.domains import DOMAINS, SUBSETS, has, values_of
 from model.limits import SCOPES, Limits, with_numbers
-from model.ops import BY_KIND, Context, Kind, Need, Row
+from model.ops import BY_KIND, Context, Domain, Kind, Need, Row
 from model.state import State, initial
 from tests.model.world import INSTANCE, World, world
 
@@ -222,6 +222,49 @@ def test_needs_are_read_from_the_state() -> None:
         | Need.TABLE
         | Need.GLOBAL
     )
+
+
+@pytest.mark.parametrize("context", Context)
+def test_a_kind_fits_if_it_is_enabled_and_all_that_it_needs_is_met(context: Context) -> None:
+    everything, all_kinds = sum(Need), sum(1 << kind for kind in Kind)
+    pairs = [one | other for one, other in combinations(Need, 2)]
+    for lacking in (0, *Need, *pairs, everything):
+        wanted = 0
+        for kind, spec in enumerate(BY_KIND):
+            needs = spec.needs if spec.closing else spec.needs | Need.BUDGET
+            if context in spec.contexts and not needs & lacking:
+                wanted |= 1 << kind
+        assert fitting(everything & ~lacking, context, all_kinds) == wanted
+        assert fitting(everything & ~lacking, context, wanted & -wanted) == wanted & -wanted
+
+
+def test_values_of_domains_come_in_their_order() -> None:
+    made = world(f"new layout=0\nclone value=0\nnew layout=0\nforget value=1\nnew layout=0\n{INSTANCE}{INSTANCE}", fields=2)
+
+    def values(domain: Domain, *row: int) -> list[int]:
+        function, form = DOMAINS[domain]
+        found = function(made.state, made.limits, row)
+        assert all(has(found, form, value) == (value in values_of(found, form)) for value in range(-3, 12))
+        return values_of(found, form)
+
+    assert values(Domain.ROOT, Kind.DROP) == [0, 2]
+    assert values(Domain.ROOT_OR_NULL, Kind.HOST_GLOBAL_SET, 0, 0) == [-1, 0, 2]
+    assert values(Domain.ROOT_OR_NULL, Kind.SET_FIELD, 2, 0) == [-1, 0]
+    assert values(Domain.ROOT_OR_NULL, Kind.SET_FIELD, 0, 0) == [-1, 0, 2]
+    assert values(Domain.OWNED_ROOTS, Kind.NEW, 0, 0, 2) == [0]
+    assert values(Domain.MOVED_ROOTS, Kind.CALL_WASM, 0, 0, 0, -1, 0) == [-1, 2]
+    assert values(Domain.INITIAL, Kind.INSTANTIATE, 0) == [-1, 0, 2, 6, 7]
+    assert values(Domain.IDLE_INSTANCE, Kind.TEARDOWN_INSTANCE) == [0, 1]
+    made.do("call_wasm instance=1 function=0 args=[2]")
+    assert values(Domain.READABLE_SLOT, Kind.LOCAL_COPY) == [0, 1, 2]
+    made.do("global_get instance=0 global=0 target=1 live=1")
+    assert values(Domain.READABLE_SLOT, Kind.LOCAL_COPY) == [0, 1]
+    assert values(Domain.DEAD_SLOT, Kind.SPILL) == [2]
+    assert values(Domain.LIVE, Kind.CALL_IMPORT) == [0, 1, 2, 3]
+    assert values(Domain.LIVE_BUT_TARGET, Kind.GLOBAL_GET, 0, 0, 0) == [0, 2]
+    made.do("call_import live=1 args=[]")
+    assert values(Domain.IDLE_INSTANCE, Kind.TEARDOWN_INSTANCE) == [0]
+    assert values(Domain.FRAMES, Kind.CUT_WALK) == [0, 1, 2]
 
 
 def test_submasks_are_all_of_them_and_the_empty_one_comes_first() -> None:

@@ -4,7 +4,7 @@ import pytest
 
 from model.code import BASE, CODE_MODULES, STRIDE, entry_pc, images, module_images, safepoint_pc
 from model.limits import Limits
-from model.registry import accepts, find, hull, interesting_pcs, safepoints
+from model.registry import accepted, accepts, find, hull, interesting_pcs, safepoints
 
 IMAGES = module_images(2, 2, 16)
 
@@ -79,6 +79,24 @@ def test_modules_that_contradict_themselves_have_no_safepoints() -> None:
 )
 def test_a_module_is_accepted_or_refused_beside_others(registered: list[int], module: int, accepted: bool) -> None:
     assert accepts([IMAGES[number] for number in registered], IMAGES[module]) is accepted
+
+
+@pytest.mark.parametrize("modules", [1, 2, 16])
+def test_registration_by_number_decides_as_the_linear_scan_does(modules: int) -> None:
+    """Beside everything that can be registered, in whatever order it was: the table of pairs loses nothing."""
+    limits = Limits(modules=modules, slots=2)
+    shapes = images(limits)
+    frontier, known = {0}, {0}
+    while frontier:
+        found = set()
+        for registered in frontier:
+            olds = [shape for number, shape in enumerate(shapes) if registered >> number & 1]
+            decided = {number for number in range(len(shapes)) if accepted(limits, registered, number)}
+            assert decided == {number for number, shape in enumerate(shapes) if accepts(olds, shape)}
+            found |= {registered | 1 << number for number in decided}
+        frontier = found - known
+        known |= found
+    assert len(known) > modules
 
 
 def test_a_module_without_maps_stands_in_nobodys_way() -> None:
