@@ -80,7 +80,7 @@ def has(domain: int, form: int, value: int) -> bool:
     if form == MEMBERS:
         return value >= NULL and bool(domain >> (value + 1) & 1)
     if form == SUBSETS:
-        return value >= 0 and not value & ~domain
+        return not value & ~domain
     return 0 <= value < domain
 
 

@@ -25,9 +25,11 @@ def bits(mask: int) -> Iterator[int]:
 
 
 def nth(mask: int, n: int) -> int:
-    """Return the n-th number in a mask, counted from 0; there must be so many."""
+    """Return the n-th number in a mask, counted from 0; -1 if there are not so many."""
     for _ in range(n):
         mask &= mask - 1
+    if mask == 0:
+        return -1
     rest = (mask & -mask) - 1
     number = 0
     while rest != 0:

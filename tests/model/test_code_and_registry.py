@@ -4,7 +4,7 @@ import pytest
 
 from model.code import BASE, CODE_MODULES, STRIDE, entry_pc, images, module_images, safepoint_pc
 from model.limits import Limits
-from model.registry import accepted, accepts, find, hull, interesting_pcs, safepoints
+from model.registry import ACCEPTED, OPEN, REFUSED, accepted, accepts, find, hull, interesting_pcs, relations, safepoints
 
 IMAGES = module_images(2, 2, 16)
 
@@ -97,6 +97,21 @@ def test_registration_by_number_decides_as_the_linear_scan_does(modules: int) ->
         frontier = found - known
         known |= found
     assert len(known) > modules
+
+
+def test_pairs_of_modules_are_open_unless_one_decides_about_the_other() -> None:
+    one, same, other, unmapped = (
+        ((0x10, 0x20, ((0, 1, 1),)),),
+        ((0x10, 0x20, ((0, 1, 1), (0, 1, 1))),),
+        ((0x10, 0x20, ((1, 1, 1),)),),
+        ((0x10, 0x20, ()),),
+    )
+    assert relations((one, same, other, unmapped)) == (
+        *(ACCEPTED, ACCEPTED, REFUSED, OPEN),
+        *(ACCEPTED, ACCEPTED, REFUSED, OPEN),
+        *(REFUSED, REFUSED, ACCEPTED, OPEN),
+        *(OPEN, OPEN, OPEN, ACCEPTED),
+    )
 
 
 def test_a_module_without_maps_stands_in_nobodys_way() -> None:
