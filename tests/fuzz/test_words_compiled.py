@@ -80,6 +80,7 @@ def test_numbers_in_a_mask_are_indexed_alike(twin: Callable[[str], Callable[...,
     for mask in MASKS:
         size = words.popcount(mask)
         assert [twin("nth")(mask, n) for n in range(size)] == [words.nth(mask, n) for n in range(size)] == list(words.bits(mask))
+        assert twin("nth")(mask, size) == -1
 
 
 def test_submasks_are_the_same_in_the_same_order(twin: Callable[[str], Callable[..., Any]]) -> None:
