@@ -153,15 +153,15 @@ class Driver:
         """Run operations from a source that raises `Exhausted` at its end; see `run`."""
         self._source = source
         try:
-            self._run_to_end()
+            self.run_to_end()
         except (Violation, Verdict, Exception) as error:
             raise self._judged(error) from error
         return self.outcome()
 
-    def _run_to_end(self) -> None:
+    def run_to_end(self) -> None:
         """Do operations until there are none, those of the finale included, and compare the end with the beginning."""
         while True:
-            row = self._next()
+            row = self.next_row()
             if len(row) == 0:
                 break
             self.perform(row)
@@ -216,7 +216,7 @@ class Driver:
             tuple(self.skipped),
         )
 
-    def _next(self) -> Row:
+    def next_row(self) -> Row:
         """Return the next operation, from the source or of the finale; an empty row when all is done."""
         if not self.closing:
             try:
@@ -243,9 +243,9 @@ class Driver:
         if self.nesting or self.state[UNDER_WAY] or self.state[DEPTH] != 1:
             self.diverge("the run is over but something is still under way")
         if not self.state[LIVE] and not self.limits.quarantine:
-            self._compare_with_beginning()
+            self.compare_with_beginning()
 
-    def _compare_with_beginning(self) -> None:
+    def compare_with_beginning(self) -> None:
         """Equal states are equal bytes: with everything gone, the memory must be as it was before the first operation."""
         self.runtime.calm()
         self.runtime.sweep_order(0)
@@ -424,7 +424,7 @@ class Driver:
     def _destructor_body(self) -> bool:
         """Perform operations until the destructor ends; return whether it panicked."""
         while True:
-            row = self._next()
+            row = self.next_row()
             if len(row) == 0:
                 self.diverge("the finale ended inside a destructor")
                 return False

@@ -123,9 +123,9 @@ class _Narrator(Driver):
             telling.steps[self.latest].failed = True
         return telling
 
-    def _next(self) -> Row:
+    def next_row(self) -> Row:
         before = len(self.skipped)
-        row = super()._next()
+        row = super().next_row()
         for position, reason in self.skipped[before:]:
             self.telling.events.append((len(self.telling.steps), False))
             self.telling.steps.append(Step(self.given[position], self.nesting, skipped=reason))

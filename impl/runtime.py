@@ -89,10 +89,11 @@ class Runtime:
     def new(self, layout: int, fields: Sequence[int] = ()) -> int:
         """Make a value that owns `fields`; ValueError if the layout has not so many."""
         mem = self.memory
-        if len(fields) > self.config.layouts[layout][VTABLE_FIELDS]:
+        vtable = mem[VTABLES] + layout * VTABLE_WORDS
+        if len(fields) == 0:
+            return new_with(mem, self.host, vtable)
+        if len(fields) > mem[vtable + VTABLE_FIELDS]:
             raise ValueError(f"layout {layout} has fewer than {len(fields)} fields")
-        if not fields:
-            return new_with(mem, self.host, mem[VTABLES] + layout * VTABLE_WORDS)
         self._stage(fields)
         return store.new_owning(mem, self.host, layout)
 
@@ -129,7 +130,7 @@ class Runtime:
     def call_wasm(self, instance: int, pc: int, args: Sequence[int] = ()) -> None:
         """Begin an activation."""
         mem = self.memory
-        if args:
+        if len(args) != 0:
             self._move_into_table(args)
         slot = transfers.enter_wasm(mem, pc, instance, self._frame_words)
         for ref in args:
@@ -218,7 +219,7 @@ class Runtime:
     def return_from_import(self, refs: Sequence[int], destinations: Sequence[int]) -> None:
         """Return from host to Wasm."""
         mem = self.memory
-        if refs:
+        if len(refs) != 0:
             self._move_into_table(refs)
         pop_frame(mem)
         for ref, destination in zip(refs, destinations, strict=True):

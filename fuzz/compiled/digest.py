@@ -28,10 +28,7 @@ LOW_63: Final = (1 << 63) - 1
 
 def signed(number: int) -> int:
     """Return the signed word with the lowest 64 bits of a number. It changes nothing in compiled code, where numbers are such words."""
-    low = number & LOW_63
-    if number >> 63 & 1 != 0:
-        low = low - LOW_63 - 1
-    return low
+    return (number & LOW_63) | (-(number >> 63 & 1) << 63)
 
 
 def mix(word: int) -> int:
@@ -61,7 +58,7 @@ def digest(row: Words, out: Words, at: int) -> None:
         out: Where the digest goes.
         at: Index of its first word.
 
-    Complexity: linear; some two processor cycles for each word.
+    Complexity: linear; a few processor cycles for each word.
     """
     a0, a1, a2, a3 = 1, 2, 3, 4
     b0, b1, b2, b3 = 5, 6, 7, 8

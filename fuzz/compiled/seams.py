@@ -1,0 +1,277 @@
+"""What the compiled reading must say in other words than the plain one: one function of text for each name.
+
+A seam is source over the lowered parameters: `mem`, the memory, and `w`, the world. It may call any function by its generated name,
+which is that of its module and its own, joined by two underscores.
+"""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Final
+
+from fuzz import bindings, observe
+from fuzz.compiled import words_compiled
+from fuzz.compiled.lowering import lowered
+from fuzz.compiled.translate import Translator
+from fuzz.compiled.world import (
+    ADDRESSES_AT,
+    BROKEN,
+    DIGITS_AT,
+    DISAGREES,
+    FORGOTTEN_AT,
+    LEVELS,
+    RADIXES_AT,
+    RAISES,
+    REGISTERS,
+    ROW_WORDS,
+    ROWS_AT,
+    STATE_AT,
+    bound_at,
+    outcome_of,
+)
+from fuzz.driver import Driver
+from impl import externref
+from impl.errors import Panicked
+from impl.header import FAIL_AFTER, REGISTRY, SWEEP_ORDER, WALK_LIMIT
+from impl.stack_maps import BITS, MAPPED_WORDS
+from model import words
+from model.domains import DRAW, DRAWS
+from model.limits import DEPTH, LIVE, REGISTERED
+from model.ops import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_R: Final = REGISTERS
+
+_RUN_DESTRUCTOR: Final = """
+def run_destructor(mem, w, externref):
+    fuzz__driver__Driver__destroy(mem, w, externref)
+"""
+
+# Releasing runs destructors, these run the driver, and the driver releases. Numba infers no types around such a circle, so it is cut
+# here and at `perform`: the addresses of the compiled functions themselves are words of the world. Two cuts, where one would do,
+# because then no code is compiled twice.
+_DROP_AND_DEALLOC: Final = f"""
+def drop_and_dealloc(mem, w, externref):
+    if call_at(w[{_R["drop_at"]}], mem.ctypes.data, len(mem), w.ctypes.data, len(w), externref, 0) != 0:
+        mem[{RAISES}] = {outcome_of(Panicked)}
+        raise Panicked
+"""
+
+_PERFORM: Final = f"""
+def perform(mem, w, row):
+    if call_at(w[{_R["perform_at"]}], mem.ctypes.data, len(mem), w.ctypes.data, len(w), row.ctypes.data, len(row)) != 0:
+        raise CompiledVerdict("")
+"""
+CUTS: Final = (externref.drop_and_dealloc, Driver.perform)
+
+_RUN_CONSTRUCTOR: Final = """
+def run_constructor(mem, w, value, vtable):
+    fuzz__driver__Driver__construct(mem, w, value, vtable)
+"""
+
+_NAME_OF: Final = f"""
+def name_of(mem, w, externref):
+    if externref != 0:
+        for name in range(w[{bound_at("objects")}]):
+            if w[{ADDRESSES_AT} + name] == externref:
+                return name
+    return -1
+"""
+
+_DIVERGE: Final = f"""
+def diverge(mem, w):
+    w[{_R["verdict"]}] = {DISAGREES}
+    raise CompiledVerdict("")
+"""
+
+_NEXT: Final = f"""
+def next_row(mem, w):
+    first = {ROWS_AT} + w[{_R["level"]}] * {ROW_WORDS}
+    if w[{_R["level"]}] >= {LEVELS} or w[{_R["steps"]}] >= w[{_R["steps_max"]}]:
+        w[{_R["verdict"]}] = {DISAGREES}
+        raise CompiledVerdict("")
+    w[{_R["steps"]}] += 1
+    row = w[first : first + {ROW_WORDS}]
+    length = 0
+    if w[{_R["closing"]}] == 0:
+        length = draw(w, row)
+        if length == 0:
+            w[{_R["closing"]}] = 1
+    if w[{_R["closing"]}] != 0:
+        length = closing(w, row)
+    if length > 0:
+        w[{_R["last_kind"]}] = row[0]
+    return w[first : first + length]
+"""
+
+_ASK: Final = f"""
+def ask(w, count):
+    digit = w[{_R["digit"]}]
+    if digit >= w[{_R["digits"]}]:
+        w[{DIGITS_AT} + digit] = 0
+        w[{_R["digits"]}] = digit + 1
+    w[{RADIXES_AT} + digit] = count
+    w[{_R["digit"]}] = digit + 1
+    return w[{DIGITS_AT} + digit]
+"""
+
+_DRAW: Final = """
+def draw(w, row):
+    kinds = model__choose__kinds_mask(w)
+    count = model__words__popcount(kinds)
+    if count == 0:
+        return 0
+    chosen = 0
+    if count > 1:
+        chosen = model__words__ask(w, count)
+    return draw_operands(w, row, model__words__nth(kinds, chosen))
+"""
+
+_CLOSING: Final = f"""
+def closing(w, row):
+    kind = model__step__closing_kind(w)
+    if kind < 0:
+        # Always the last, so that what is left can be compared with the beginning.
+        if w[{_R["last_kind"]}] == {int(Kind.TEARDOWN_STORE)}:
+            return 0
+        kind = {int(Kind.TEARDOWN_STORE)}
+    row[0] = kind
+    if kind == {int(Kind.DROP)}:
+        row[1] = model__step__closing_name(w)
+        return 2
+    return 1
+"""
+
+_CHECK_INVARIANTS: Final = f"""
+def check_invariants(mem, w):
+    owners = w[{_R["owners_at"]}]
+    count = 0
+    roots = {STATE_AT} + w[{bound_at("shape.roots")}]
+    for name in range(w[{bound_at("objects")}]):
+        if (w[{STATE_AT + LIVE}] >> name) & 1 != 0:
+            w[owners + 2 * count] = w[{ADDRESSES_AT} + name]
+            w[owners + 2 * count + 1] = w[roots + name] + w[{FORGOTTEN_AT} + name]
+            count += 1
+    live = w[{_R["live_at"]}]
+    slots = {STATE_AT} + w[{bound_at("shape.slots")}]
+    lives = 0
+    for slot in range(slots, slots + w[{STATE_AT + DEPTH}] * w[{bound_at("slots")}]):
+        if w[slot] >= 0:
+            w[live + lives] = w[{ADDRESSES_AT} + w[slot]]
+            lives += 1
+    nested = 0
+    if w[{_R["nesting"]}] > 0:
+        nested = 1
+    plan = w[w[{_R["plan_at"]}] : owners]
+    scratch = w[w[{_R["scratch_at"]}] : w[{_R["world_words"]}]]
+    bad = impl__audit__audit(mem, plan, w[owners:live], count, w[live : w[{_R["scratch_at"]}]], lives, nested, scratch)
+    if bad != 0:
+        w[{_R["verdict"]}] = {BROKEN} + bad
+        raise CompiledVerdict("")
+"""
+
+# The interpreted reading compares a window of lookups that wanders with a campaign's run; here there is time for all of a module's.
+_CHECK_LOOKUPS: Final = f"""
+def check_lookups(mem, w, module):
+    registered = w[{STATE_AT + REGISTERED}]
+    registry = mem[{REGISTRY}]
+    for index in range(w[{_R["pcs_count"]}]):
+        at = w[{_R["pcs_at"]}] + 2 * index
+        if w[at] == module:
+            pc = w[at + 1]
+            words = -1
+            map_bits = 0
+            for row in range(w[{_R["lookups_count"]}]):
+                known = w[{_R["lookups_at"]}] + 4 * row
+                if w[known + 1] == pc and (registered >> w[known]) & 1 != 0:
+                    words = w[known + 2]
+                    map_bits = w[known + 3]
+                    break
+            entry = impl__stack_maps__lookup_stack_map(mem, registry, pc)
+            if entry == 0:
+                if words != -1:
+                    fuzz__driver__Driver__diverge(mem, w)
+            elif words != mem[entry + {MAPPED_WORDS}] or map_bits != mem[entry + {BITS}]:
+                fuzz__driver__Driver__diverge(mem, w)
+"""
+
+_COMPARE_WITH_BEGINNING: Final = f"""
+def compare_with_beginning(mem, w):
+    mem[{WALK_LIMIT}] = 0
+    mem[{FAIL_AFTER}] = 0
+    mem[{SWEEP_ORDER}] = 0
+    first = w[{_R["root_at"]}]
+    for index in range(len(mem)):
+        if mem[index] != w[first + index]:
+            fuzz__driver__Driver__diverge(mem, w)
+"""
+
+
+def seams() -> dict[Callable[..., Any], str]:
+    """Return the source of what stands in for each function that has a seam."""
+    found: dict[Callable[..., Any], str] = {
+        externref.run_destructor: _RUN_DESTRUCTOR,
+        externref.drop_and_dealloc: _DROP_AND_DEALLOC,
+        Driver.perform: _PERFORM,
+        externref.run_constructor: _RUN_CONSTRUCTOR,
+        Driver.name_of: _NAME_OF,
+        Driver.diverge: _DIVERGE,
+        Driver.next_row: _NEXT,
+        Driver.compare_with_beginning: _COMPARE_WITH_BEGINNING,
+        words.ask: _ASK,
+        observe.check_invariants: _CHECK_INVARIANTS,
+        bindings.check_lookups: _CHECK_LOOKUPS,
+    }
+    for name, twin in vars(words_compiled).items():
+        if inspect.isfunction(twin) and hasattr(words, name):
+            found[getattr(words, name)] = inspect.getsource(twin)
+    return found
+
+
+def draw_functions(translator: Translator) -> str:
+    """Return the source of `draw_operands` and of a function for each kind, which draws from its own domains without a table."""
+    for text in (_DRAW, _CLOSING):
+        translator.reach(text)
+    parts = []
+    for kind, (domains, items, longest) in enumerate(DRAWS):
+        lines = [f"def draw_{kind}(w, row):", f"    row[0] = {kind}"]
+        for position, (domain, form) in enumerate(domains, start=1):
+            value = _call(translator, domain, {"row": f"row[:{position}]"})
+            lines.append(f"    row[{position}] = {translator.add(DRAW[form])}({value}, w)")
+        length = 1 + len(domains)
+        if items is not None and longest is not None:
+            domain, form = items
+            lines += [
+                f"    length = {length}",
+                f"    most = {_call(translator, longest, {})}",
+                "    count = 0",
+                "    if most > 0:",
+                f"        count = {translator.add(words.ask)}(w, most + 1)",
+                "    for _ in range(count):",
+                f"        values = {_call(translator, domain, {'row': 'row[:length]'})}",
+                "        if values == 0:",
+                "            break",
+                f"        row[length] = {translator.add(DRAW[form])}(values, w)",
+                "        length += 1",
+                "    return length",
+            ]
+        else:
+            lines.append(f"    return {length}")
+        parts.append("\n".join(lines))
+    lines = ["def draw_operands(w, row, kind):", *_tree(0, len(DRAWS), 1)]
+    return "\n\n\n".join(f"@jit\n{part}" for part in (*parts, "\n".join(lines), _DRAW.strip(), _CLOSING.strip())) + "\n"
+
+
+def _call(translator: Translator, function: Callable[..., Any], given: dict[str, str]) -> str:
+    arguments = [given.get(param.lstrip("_"), param) for param in lowered(function)]
+    return f"{translator.add(function)}({', '.join(arguments)})"
+
+
+def _tree(low: int, high: int, depth: int) -> list[str]:
+    pad = "    " * depth
+    if high - low == 1:
+        return [f"{pad}return draw_{low}(w, row)"]
+    middle = (low + high) // 2
+    return [f"{pad}if kind < {middle}:", *_tree(low, middle, depth + 1), *_tree(middle, high, depth)]

@@ -1,0 +1,162 @@
+"""Where everything that is not the simulated memory lies in the compiled reading: one array of words, the *world*.
+
+The world has a part for each list of the driver, a word for each of its numbers, the bounds, and, last, the model's state, whose
+size depends on them. All offsets are constants, so that compiled code has them built in.
+"""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import fields
+from typing import Any, Final
+
+from impl.errors import AllocationFailed, OutOfBounds, Panicked, RegistrationRefused
+from impl.header import VERDICT
+from model.choose import Exhausted
+from model.limits import Limits, Shape
+from model.ops import Kind
+
+LEVELS: Final = 32
+"""Most operations under way at once."""
+ROW_WORDS: Final = 16
+"""Most words of an operation."""
+OBJECTS_MAX: Final = 60
+DIGITS_MAX: Final = 1024
+"""Most choices of one run or step."""
+RELATIONS_MAX: Final = 16 * 16
+
+# Numbers that change. The first are attributes of the driver and the runtime, by their names there.
+_REGISTER_NAMES: Final = (
+    "nesting",
+    "level",
+    "closing",
+    "panicking",
+    "armed",
+    "verify",
+    "thorough",
+    "_cells",
+    "_frame_words",
+    # What was raised last, and what ended the run.
+    "outcome",
+    "verdict",
+    # The chooser.
+    "mode",
+    "digit",
+    "digits",
+    "choices_max",
+    "generator",
+    "last_kind",
+    "state_words",
+    "memory_words",
+    "steps",
+    "steps_max",
+    # Offsets of what lies behind the state, because its size depends on the bounds.
+    "plan_at",
+    "owners_at",
+    "live_at",
+    "scratch_at",
+    "lookups_at",
+    "lookups_count",
+    "pcs_at",
+    "pcs_count",
+    "root_at",
+    "drop_at",
+    "perform_at",
+    "world_words",
+)
+REGISTERS: Final = {name: number for number, name in enumerate(_REGISTER_NAMES)}
+REGISTERS_MAX: Final = 64
+
+BOUND_NAMES: Final = (
+    *(field.name for field in fields(Limits) if field.name not in ("scope", "kinds")),
+    *(f"shape.{field.name}" for field in fields(Shape)),
+    "needs_always",
+    "kinds_mask",
+)
+BOUNDS_AT: Final = REGISTERS_MAX
+BOUNDS_MAX: Final = 64
+DYING_AT: Final = BOUNDS_AT + BOUNDS_MAX
+EXPECTED_AT: Final = DYING_AT + LEVELS
+COUNTS_AT: Final = EXPECTED_AT + LEVELS
+RELATIONS_AT: Final = COUNTS_AT + len(Kind)
+DIGITS_AT: Final = RELATIONS_AT + RELATIONS_MAX
+RADIXES_AT: Final = DIGITS_AT + DIGITS_MAX
+ROWS_AT: Final = RADIXES_AT + DIGITS_MAX
+# The word before the addresses is the one that the name of null, -1, finds. From the addresses on, everything belongs to the joint state.
+ADDRESSES_AT: Final = ROWS_AT + (LEVELS + 1) * ROW_WORDS + 1
+FORGOTTEN_AT: Final = ADDRESSES_AT + OBJECTS_MAX
+STATE_AT: Final = FORGOTTEN_AT + OBJECTS_MAX
+
+ARRAYS: Final = {
+    "state": STATE_AT,
+    "addresses": ADDRESSES_AT,
+    "forgotten": FORGOTTEN_AT,
+    "dying": DYING_AT,
+    "expected": EXPECTED_AT,
+    "counts": COUNTS_AT,
+    "relations": RELATIONS_AT,
+}
+"""Offsets of lists, by what the translator calls them."""
+ALIASES: Final = {
+    "driver": {
+        "state": "state",
+        "limits": "limits",
+        "runtime": "runtime",
+        "addresses": "addresses",
+        "forgotten": "forgotten",
+        "dying": "dying",
+        "expected": "expected",
+        "counts": "counts",
+    },
+    "runtime": {"memory": "mem", "host": "host", "config": "config"},
+    "limits": {"shape": "shape", "relations": "relations"},
+}
+"""Which attributes of what are parts of the world."""
+DROPPED: Final = frozenset({"rows", "depths", "skipped"})
+"""Attributes of the driver that only record."""
+NEVER: Final[dict[tuple[str, str], Any]] = {("driver", "on_step"): None}
+"""Attributes whose value is always the same in compiled code."""
+REPORTS: Final = frozenset({"diverge", "_diverge_in"})
+"""Functions that do nothing but raise with a message: their arguments are not even computed."""
+
+RAISES: Final = VERDICT + 1
+"""The word of the memory in which a function without a world leaves what it raised. Zero between operations."""
+_OUTCOMES: Final[dict[type[BaseException], int]] = {
+    Panicked: 1,
+    AllocationFailed: 2,
+    OutOfBounds: 3,
+    RegistrationRefused: 4,
+    Exhausted: 5,
+}
+_VERDICT: Final = 16
+WILD: Final = 17
+"""What came out of the implementation is no exception of the simulated language: an index out of the memory, as a rule."""
+DISAGREES: Final = 18
+BROKEN: Final = 32
+"""An invariant is broken; its number is added."""
+
+
+def outcome_of(kind: type[BaseException]) -> int:
+    """Return the number that stands for an exception: small ones for the simulated language's, larger ones for verdicts."""
+    return _OUTCOMES.get(kind, _VERDICT)
+
+
+def bound_at(name: str) -> int:
+    """Return the offset of a bound.
+
+    Raises:
+        KeyError: there is none of this name.
+    """
+    if name not in BOUND_NAMES:
+        raise KeyError(name)
+    return BOUNDS_AT + BOUND_NAMES.index(name)
+
+
+_CONFIGURED: Final = {"table_max": "table"}
+
+
+def config_at(name: str) -> ast.expr:
+    """Return the expression of a number of the configuration: most are bounds."""
+    if name == "hash_seed":
+        return ast.Constant(0)
+    return ast.Subscript(ast.Name("w", ast.Load()), ast.Constant(bound_at(_CONFIGURED.get(name, name))), ast.Load())
