@@ -81,7 +81,7 @@ def begin(state: State, limits: Limits, row: Row) -> int:
         spend(state, limits)
     if CAN_RELEASE[kind]:
         book = open_book(state, limits, kind)
-        if state[FULL] and kind in _INSERTS and _INSERTS[kind](state, limits, row):
+        if state[FULL] and kind in INSERTS and INSERTS[kind](state, limits, row):
             # Only what finds no room may collect, and it must.
             result = BEGIN[kind](state, limits, row)
             expect_collection(state, limits, book)
@@ -190,7 +190,7 @@ FINISH: Final = [
     }.get(kind)
     for kind in Kind
 ]
-_INSERTS: Final[dict[int, Callable[[State, Limits, Row], bool]]] = {
+INSERTS: Final[dict[int, Callable[[State, Limits, Row], bool]]] = {
     Kind.CALL_WASM: lambda _s, _l, row: any(name >= 0 for name in row[3:]),
     Kind.RETURN_IMPORT: lambda _s, _l, row: any(name >= 0 for name in row[1:]),
     Kind.GLOBAL_GET: lambda s, limits, row: s[cell_of_global(limits, row[1], row[2])] >= 0,
