@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fuzz.explore import SearchLoop, Violation
 from fuzz.model_states import Expansion, ModelStates
 from fuzz.outcome import Divergence
-from fuzz.small_steps import DESTROY, OPERATE_FULL, Step
+from fuzz.small_steps import DESTROY, Step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -103,7 +103,8 @@ class ModelExplorer(SearchLoop):
                 task = (system.limits, system.symmetry, system.exact, system.finale)
                 self._ahead.append(workers.submit(expand_batches, task, batches, skip))
                 skip = 0
-            self._expanded.extend(workers.result(self._ahead.popleft()))
+            expanded: list[Expansion] = workers.result(self._ahead.popleft())
+            self._expanded.extend(expanded)
         return self._expanded.popleft()
 
     def _tell_record(self, number: int, data: bytes) -> None:
@@ -125,7 +126,9 @@ class ModelExplorer(SearchLoop):
             system.open(self._at_hand())
             path.append(system.allowed()[self._violating][0])
         rows = tuple(row for what, row in path if what < DESTROY)
-        return Violation(rows, len(path), Divergence(error.verdict, error.text, rows, (0,) * len(rows), len(rows)), tuple(system.story(path)))
+        return Violation(
+            rows, len(path), Divergence(error.verdict, error.text, rows, (0,) * len(rows), len(rows)), tuple(system.story(path))
+        )
 
     def path(self, number: int) -> list[Step]:
         """Return the steps to a state, by its number. Complexity: the steps of all states on the path."""

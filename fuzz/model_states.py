@@ -178,7 +178,9 @@ class ModelStates:
         except Violation as violation:
             return Expansion(taken + 1, kinds, shown, found, (taken, "Violation", str(violation)))
         if not taken and pending(base):
-            return Expansion(0, kinds, shown, found, (None, "Deadlock", "an operation is under way that can neither destroy anything nor end"))
+            return Expansion(
+                0, kinds, shown, found, (None, "Deadlock", "an operation is under way that can neither destroy anything nor end")
+            )
         return Expansion(taken, kinds, shown, found, None)
 
     def judge(self, state: State) -> str:
@@ -268,7 +270,9 @@ def blind(data: bytes, limits: Limits) -> bytes:
     mask, cell = b"".join(masks), b"".join(cells)
     rest.append(cell.translate(_BLANK))
     roots = shape.roots
-    marks = [data[roots + name : roots + name + 1] + mask.translate(_BIT[name]) + cell.translate(_IS[name]) for name in range(limits.objects)]
+    marks = [
+        data[roots + name : roots + name + 1] + mask.translate(_BIT[name]) + cell.translate(_IS[name]) for name in range(limits.objects)
+    ]
     if limits.fields and any(byte in _NAMES for byte in data[shape.fields : shape.globals]):
         rest.append(_ownership(data, limits, marks))
     return b"".join((*sorted(marks), *rest))

@@ -294,4 +294,3 @@ def finale(state: State, limits: Limits) -> str:
     except Violation as violation:
         return str(violation)
     return ""
-
