@@ -33,6 +33,11 @@ TOLD_MAX: Final = 1 << 20
 """Keys that a worker remembers to have told. It is a filter only: when it is full, it begins anew."""
 
 
+Task = tuple[int, "Limits", bool, bool, bool]
+"""The number of the search in the process that asks, then limits, symmetry, exact and finale."""
+_NUMBERS: Final = itertools.count()
+
+
 @dataclass(slots=True)
 class ModelExplorer(SearchLoop):
     """The search loop over states that are expanded whole.
@@ -43,6 +48,7 @@ class ModelExplorer(SearchLoop):
 
     system: ModelStates
     workers: Workers | None = None
+    _number: int = field(default_factory=lambda: next(_NUMBERS), compare=False)
     _rest: Iterator[list[bytes]] = field(default_factory=lambda: iter(()))
     _ahead: deque[Future[list[Expansion]]] = field(default_factory=deque)
     _expanded: deque[Expansion] = field(default_factory=deque)
@@ -100,7 +106,7 @@ class ModelExplorer(SearchLoop):
                 skip = search.done
             system = self.system
             for batches in itertools.islice(self._rest, TASKS_AHEAD * workers.count - len(self._ahead)):
-                task = (system.limits, system.symmetry, system.exact, system.finale)
+                task = (self._number, system.limits, system.symmetry, system.exact, system.finale)
                 self._ahead.append(workers.submit(expand_batches, task, batches, skip))
                 skip = 0
             expanded: list[Expansion] = workers.result(self._ahead.popleft())
@@ -150,16 +156,16 @@ class ModelExplorer(SearchLoop):
 
 
 @lru_cache(maxsize=1)
-def _system(limits: Limits, symmetry: bool, exact: bool, finale: bool) -> tuple[ModelStates, set[bytes]]:
-    """Return the states of a search and the keys told so far."""
+def _system(_number: int, limits: Limits, symmetry: bool, exact: bool, finale: bool) -> tuple[ModelStates, set[bytes]]:
+    """Return the states of a search and the keys told so far. Another search, even of the same, has been told nothing."""
     return ModelStates(limits, symmetry=symmetry, exact=exact, finale=finale), set()
 
 
-def expand_batches(task: tuple[Limits, bool, bool, bool], batches: list[bytes], skip: int) -> list[Expansion]:
+def expand_batches(task: Task, batches: list[bytes], skip: int) -> list[Expansion]:
     """Expand batches of states, in order.
 
     Args:
-        task: limits, symmetry, exact and finale of the search.
+        task: the search.
         batches: of the frontier.
         skip: how many states of the first batch are expanded already.
     """
