@@ -18,15 +18,23 @@ from bench.peers.process import PeerFailed
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-FULL: Final = (
-    PeerBounds(objects=3, roots=3),
-    PeerBounds(objects=3, roots=2, slots=2, arguments=2),
-    PeerBounds(objects=3, roots=3, slots=2, contexts=3, destructor_ops=2),
-    PeerBounds(objects=4, roots=3),
-)
-SMOKE: Final = (PeerBounds(objects=1, roots=1), PeerBounds(), PeerBounds(objects=2, roots=1, slots=2))
 OURS: Final = "drc, 1 process"
+BOTH: Final = "drc, 2 processes"
+TLC: Final = "TLC, 2 workers"
+SPIN: Final = "Spin"
 REDUCED: Final = "drc, symmetry"
+FULL: Final = {
+    PeerBounds(objects=3, roots=3): (OURS, BOTH, TLC, SPIN, REDUCED),
+    PeerBounds(objects=3, roots=2, slots=2, arguments=2): (OURS, BOTH, TLC, SPIN, REDUCED),
+    PeerBounds(objects=2, roots=2, contexts=3, slots=2, destructor_ops=2): (OURS, BOTH, TLC, SPIN, REDUCED),
+    PeerBounds(objects=4, roots=3): (OURS, BOTH, TLC, SPIN, REDUCED),
+    # Five million steps: TLC would need several minutes.
+    PeerBounds(objects=5, roots=3): (OURS, SPIN, REDUCED),
+}
+"""Who is asked about which bounds."""
+SMOKE: Final = dict.fromkeys(
+    (PeerBounds(objects=1, roots=1), PeerBounds(), PeerBounds(objects=2, roots=1, slots=2)), FULL[PeerBounds(3, 3)]
+)
 WIDTH: Final = 130
 MEGABYTE: Final = 1 << 20
 
@@ -50,13 +58,13 @@ def checkers() -> tuple[dict[str, Callable[[PeerBounds, Path], Count]], list[str
     """Return who can be asked here, in the order of the table, and a line for each who cannot."""
     found: dict[str, Callable[[PeerBounds, Path], Count]] = {
         OURS: lambda bounds, folder: run_drc(bounds, folder, symmetry=False, jobs=1),
-        "drc, 2 processes": lambda bounds, folder: run_drc(bounds, folder, symmetry=False, jobs=2),
-        "TLC, 2 workers": run_tlc,
-        "Spin": run_spin,
+        BOTH: lambda bounds, folder: run_drc(bounds, folder, symmetry=False, jobs=2),
+        TLC: run_tlc,
+        SPIN: run_spin,
         REDUCED: lambda bounds, folder: run_drc(bounds, folder, symmetry=True, jobs=1),
     }
     missing = []
-    for name, why in (("TLC, 2 workers", missing_tlc()), ("Spin", missing_spin())):
+    for name, why in ((TLC, missing_tlc()), (SPIN, missing_spin())):
         if why:
             del found[name]
             missing.append(f"{name.partition(',')[0]} is left out: {why}")
@@ -77,17 +85,21 @@ def disagreements(lines: list[Line]) -> list[str]:
     return found
 
 
-def measure(bounds: tuple[PeerBounds, ...], asked: dict[str, Callable[[PeerBounds, Path], Count]]) -> list[Line]:
-    """Ask each checker about each of the bounds, one after another.
+def measure(wanted: dict[PeerBounds, tuple[str, ...]], asked: dict[str, Callable[[PeerBounds, Path], Count]]) -> list[Line]:
+    """Ask checkers about bounds, one after another.
+
+    Args:
+        wanted: for each of the bounds, who is to be asked.
+        asked: who is here.
 
     Raises:
         PeerFailed: one of them did not complete.
     """
     lines = []
-    for each in bounds:
-        for name, checker in asked.items():
-            with tempfile.TemporaryDirectory(prefix="drc-peers-") as folder:
-                lines.append(Line(each, name, checker(each, Path(folder))))
+    for each, name in ((each, name) for each, names in wanted.items() for name in names if name in asked):
+        typer.echo(f"{each.words()}: {name}", err=True)
+        with tempfile.TemporaryDirectory(prefix="drc-peers-") as folder:
+            lines.append(Line(each, name, asked[name](each, Path(folder))))
     return lines
 
 

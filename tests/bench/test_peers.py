@@ -160,7 +160,7 @@ def test_a_failure_of_a_checker_is_exit_code_4(monkeypatch: pytest.MonkeyPatch, 
 
     monkeypatch.setattr(compare, "checkers", lambda: ({compare.OURS: fail}, []))
     assert compare.peers(smoke=True, as_json=False) == 4
-    assert capsys.readouterr().err == "bench: TLC: Error: out of memory\n"
+    assert capsys.readouterr().err == "objects=1 roots=1: drc, 1 process\nbench: TLC: Error: out of memory\n"
 
 
 def test_a_process_that_takes_too_long_is_killed_with_its_children(tmp_path: Path) -> None:
