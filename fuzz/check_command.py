@@ -68,6 +68,8 @@ def check(
 
     Breadth first, so a violation is a shortest one. What a destructor does, which allocation fails and in which order a sweep goes
     are operations like any other. Once every state has been seen, the search is complete; a bound that is reached is said plainly.
+
+    With --model-only, in small steps: everything that an implementation would decide is open, and the rules themselves are checked.
     """
     limits = _limits(scope, limit or [])
     if max_seconds is not None and not math.isfinite(max_seconds):
