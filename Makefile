@@ -24,7 +24,7 @@ RUN_SECONDS ?= 60
 
 .PHONY: help
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml .ci/constraints.txt
 	@if [ ! -x $(PY) ]; then \
@@ -72,6 +72,11 @@ format: $(STAMP) ## let ruff format and mend what it can
 .PHONY: bench
 bench: $(STAMP) ## operations per second of each layer
 	$(PY) -m bench
+
+.PHONY: bench-peers
+bench-peers: $(STAMP) ## our search beside TLC and Spin; ARGS=--smoke is quick. Needs java, spin, gcc
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-input --constraint .ci/constraints.txt --editable '.[peers]'
+	$(PY) -m bench peers $(ARGS)
 
 .PHONY: clean
 clean: ## remove everything that was made here

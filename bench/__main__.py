@@ -12,6 +12,7 @@ from rich.table import Table
 
 from bench import engines, lockstep, parts
 from bench.alone import ReplayMismatch
+from bench.peers import compare
 from bench.report import say
 from bench.workload import FULL_SIZE, SMOKE_SIZE, Workload, result_hash, workloads
 from fuzz.atheris_engine import TargetFailed
@@ -29,6 +30,8 @@ BENCHMARKS: Final[dict[str, Callable[[dict[str, Workload]], Report]]] = {
     "hypothesis": engines.run_hypothesis_steps,
     "atheris": engines.run_atheris_executions,
 }
+PEERS: Final = "peers"
+"""Compares checkers, takes minutes and needs programs that are no part of a Python environment: runs only when it is named."""
 WIDEST: Final = "everything"
 """The scope that every benchmark measures."""
 EVERY_SCOPE: Final = frozenset({"lockstep"})
@@ -54,7 +57,11 @@ def _known(choices: Iterable[str]) -> Callable[[list[str] | None], list[str]]:
 def main(
     names: Annotated[
         list[str] | None,
-        typer.Argument(callback=_known(BENCHMARKS), help=f"Any of: {', '.join(BENCHMARKS)}. All if none is named.", show_default=False),
+        typer.Argument(
+            callback=_known((*BENCHMARKS, PEERS)),
+            help=f"Any of: {', '.join(BENCHMARKS)}; all if none is named. Or {PEERS} alone.",
+            show_default=False,
+        ),
     ] = None,
     *,
     scope: Annotated[
@@ -67,6 +74,10 @@ def main(
 
     Example: python -m bench lockstep --scope everything
     """
+    if names and PEERS in names:
+        if names != [PEERS] or scope:
+            raise typer.BadParameter(f"{PEERS} is measured alone, on bounds of its own")
+        raise typer.Exit(compare.peers(smoke=smoke, as_json=as_json))
     size = SMOKE_SIZE if smoke else FULL_SIZE
     found = workloads(size)
     try:

@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from fuzz.check_report import CheckProgress, as_json, print_report
+from fuzz.check_report import CheckProgress, Told, as_json, model_story, print_report
 from fuzz.check_scopes import CHECK_SCOPES
 from fuzz.checkpoint import CheckpointError, load, purpose, save
-from fuzz.explore import Bounds, Explorer, Search
+from fuzz.explore import Bounds, Explorer, Search, SearchLoop
 from fuzz.findings import Finding, Origin, write
 from fuzz.graph import SUFFIXES, Graph, TooLarge
+from fuzz.model_search import ModelExplorer
+from fuzz.model_states import ModelStates
 from fuzz.narrator import tell, tell_unreplayed
 from fuzz.states import JointStates
-from fuzz.workers import HarnessFailure
-from model.limits import Limits
+from fuzz.workers import HarnessFailure, Workers
+from model.limits import Limits, with_numbers
 from model.trace import Trace
 
 if TYPE_CHECKING:
@@ -37,10 +39,18 @@ FOUND: Final = 1
 INCONCLUSIVE: Final = 3
 INTERRUPTED: Final = 130
 CHECKPOINT_SECONDS: Final = 60.0
+JOBS_MAX: Final = 64
+LIMIT_DIGITS_MAX: Final = 6
 
 
 def check(
     scope: Annotated[str, typer.Option(help=f"{', '.join(CHECK_SCOPES)}.")] = "reentrancy",
+    limit: Annotated[list[str] | None, typer.Option(help="A bound of the scope, as in objects=3; may be given again.")] = None,
+    model_only: Annotated[
+        bool, typer.Option("--model-only", help="Search the model alone, whatever an implementation would decide.")
+    ] = False,
+    jobs: Annotated[int, typer.Option(help="With --model-only: processes that expand states.", min=1, max=JOBS_MAX)] = 1,
+    finale: Annotated[bool, typer.Option("--finale", help="With --model-only: let go of everything from each state at rest.")] = False,
     max_states: Annotated[int | None, typer.Option(help="Give up after so many distinct states.", min=1)] = None,
     max_depth: Annotated[int | None, typer.Option(help="Follow no sequence further than so many operations.", min=0)] = None,
     max_seconds: Annotated[float | None, typer.Option(help="Give up after so much time.", min=0)] = None,
@@ -58,17 +68,46 @@ def check(
 
     Breadth first, so a violation is a shortest one. What a destructor does, which allocation fails and in which order a sweep goes
     are operations like any other. Once every state has been seen, the search is complete; a bound that is reached is said plainly.
+
+    With --model-only, in small steps: everything that an implementation would decide is open, and the rules themselves are checked.
     """
-    limits = _limits(scope)
+    limits = _limits(scope, limit or [])
     if max_seconds is not None and not math.isfinite(max_seconds):
         raise typer.BadParameter(f"--max-seconds {max_seconds} is no time")
     if dump is not None and (dump.suffix not in SUFFIXES or not dump.parent.is_dir() or resume):
         raise typer.BadParameter(f"--dump {dump}: needs a folder that is there, a name in {' or '.join(SUFFIXES)}, and a whole search")
-    described = purpose(limits, symmetry=symmetry, exact=exact)
+    if not model_only and (jobs > 1 or finale):
+        raise typer.BadParameter(f"--{'jobs' if jobs > 1 else 'finale'} is for --model-only")
+    if dump is not None and jobs > 1:
+        raise typer.BadParameter("--dump needs one job: a graph is drawn in order")
+    described = purpose(limits, symmetry=symmetry, exact=exact, model_only=model_only, finale=finale)
     search = _begun(checkpoint, described, resume=resume)
-    system = JointStates(limits, symmetry=symmetry)
-    explorer = Explorer(system, search, Bounds(max_states, max_depth, max_seconds, max_memory))
-    graph = Graph(system)
+    bounds = Bounds(max_states, max_depth, max_seconds, max_memory)
+    with contextlib.ExitStack() as stack:
+        explorer: SearchLoop
+        if model_only:
+            model = _model_states(limits, symmetry=symmetry, exact=exact, finale=finale)
+            workers = stack.enter_context(Workers(jobs)) if jobs > 1 else None
+            explorer, graph = ModelExplorer(model, search, bounds, workers=workers), Graph(model)
+        else:
+            system = JointStates(limits, symmetry=symmetry)
+            explorer, graph = Explorer(system, search, bounds), Graph(system)
+        figures = _searched(explorer, scope, checkpoint, checkpoint_seconds, described, graph, dump)
+    told = Told(scope, limits, symmetry=symmetry, model_only=model_only, figures=figures)
+    raise typer.Exit(_tell(explorer, told, findings, json_wanted=as_json_))
+
+
+def _searched(
+    explorer: SearchLoop,
+    scope: str,
+    checkpoint: Path | None,
+    checkpoint_seconds: float,
+    described: dict[str, object],
+    graph: Graph,
+    dump: Path | None,
+) -> str:
+    """Run a search with its progress, its checkpoints and its graph; return how far it came, in one line."""
+    search = explorer.search
     if dump is not None:
         explorer.record = graph.record
     with CheckProgress(sys.stderr, scope, search) as progress:
@@ -92,14 +131,29 @@ def check(
         figures = progress.figures()
         if checkpoint is not None and explorer.violation is None:
             save(checkpoint, search, described)
-        finding = None if explorer.violation is None else _finding(limits, scope, explorer.violation)
-    raise typer.Exit(_tell(explorer, scope, limits, finding, findings, figures, symmetry=symmetry, json_wanted=as_json_))
+    return figures
 
 
-def _limits(scope: str) -> Limits:
+def _limits(scope: str, changes: list[str]) -> Limits:
     if scope not in CHECK_SCOPES:
         raise typer.BadParameter(f"--scope {scope}: there is no such scope (there are: {', '.join(CHECK_SCOPES)})")
-    return CHECK_SCOPES[scope]
+    numbers = {}
+    for change in changes:
+        name, _, value = change.partition("=")
+        if not (value.isascii() and value.isdigit()) or len(value) > LIMIT_DIGITS_MAX:
+            raise typer.BadParameter(f"--limit {change}: a bound is given as in objects=3")
+        numbers[name] = int(value)
+    try:
+        return with_numbers(CHECK_SCOPES[scope], numbers)
+    except ValueError as error:
+        raise typer.BadParameter(f"--limit: {error}") from error
+
+
+def _model_states(limits: Limits, *, symmetry: bool, exact: bool, finale: bool) -> ModelStates:
+    try:
+        return ModelStates(limits, symmetry=symmetry, exact=exact, finale=finale)
+    except ValueError as error:
+        raise typer.BadParameter(str(error)) from error
 
 
 def _begun(path: Path | None, described: dict[str, object], *, resume: bool) -> Search:
@@ -123,7 +177,7 @@ def _begun(path: Path | None, described: dict[str, object], *, resume: bool) -> 
 
 
 @contextlib.contextmanager
-def _interruptible(explorer: Explorer) -> Iterator[None]:
+def _interruptible(explorer: SearchLoop) -> Iterator[None]:
     """Let a first interruption end the search after the state at hand, and a second one at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -156,41 +210,35 @@ def _finding(limits: Limits, scope: str, violation: Violation) -> Finding:
     return Finding(trace, telling.divergence, False, origin, count, "", telling, says)
 
 
-def _tell(
-    explorer: Explorer,
-    scope: str,
-    limits: Limits,
-    finding: Finding | None,
-    parent: Path,
-    figures: str,
-    *,
-    symmetry: bool,
-    json_wanted: bool,
-) -> int:
+def _tell(explorer: SearchLoop, told: Told, parent: Path, *, json_wanted: bool) -> int:
     """Print what came of the search, write the finding, and return the exit code."""
-    folder, failure = None, None
-    if finding is not None:
+    folder, failure, finding = None, None, None
+    violation = explorer.violation
+    if violation is not None and not told.model_only:
+        finding = _finding(told.limits, told.scope, violation)
         try:
             folder = write(finding, parent)
         except OSError as error:
             failure = HarnessFailure(f"the finding could not be written: {error}; its trace is above")
     if json_wanted:
-        told = as_json(explorer, scope, limits, symmetry=symmetry, finding=finding, folder=None if folder is None else str(folder))
-        typer.echo(json.dumps(told, indent=2))
+        found = as_json(explorer, told, finding=finding, folder=None if folder is None else str(folder))
+        typer.echo(json.dumps(found, indent=2))
     else:
-        print_report(explorer, limits, sys.stdout)
+        print_report(explorer, told, sys.stdout)
         if finding is not None:
             again = "TRACE" if folder is None else str(folder / "trace.drc")
             for line in ("", *finding.lines(again=again), *([] if folder else ["", finding.trace_text().rstrip()])):
                 typer.echo(line)
+        elif violation is not None:
+            typer.echo("\n" + "\n".join(model_story(violation, told.limits)))
     sys.stdout.flush()
-    sys.stderr.write(f"{figures}\n")
+    sys.stderr.write(f"{told.figures}\n")
     if failure is not None:
         raise failure
     return _exit_code(explorer)
 
 
-def _exit_code(explorer: Explorer) -> int:
+def _exit_code(explorer: SearchLoop) -> int:
     if explorer.violation is not None:
         return FOUND
     if explorer.interrupted:

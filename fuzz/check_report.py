@@ -3,23 +3,45 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from fuzz.explore import MEGABYTE, Explorer, Search, resident_bytes
+from fuzz.explore import MEGABYTE, Search, SearchLoop, resident_bytes
 from fuzz.live import Lines
 from fuzz.report import WIDTH
 from model.ops import SPECS, Kind
 from model.properties import DESCRIPTIONS, Sometimes
+from model.trace import header
 
 if TYPE_CHECKING:
+    from fuzz.explore import Violation
     from fuzz.findings import Finding
     from model.limits import Limits
 
 _COLUMNS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """What a report says of a search beyond what the search knows.
+
+    Args:
+        scope: its name.
+        limits: its bounds.
+        symmetry: whether states count once that differ by a renaming.
+        model_only: whether the model was searched alone.
+        figures: how far it came and how fast, in one line.
+    """
+
+    scope: str
+    limits: Limits
+    symmetry: bool
+    model_only: bool
+    figures: str
 
 
 class CheckProgress(Lines):
@@ -53,14 +75,16 @@ class CheckProgress(Lines):
         )
 
 
-def verdict_lines(explorer: Explorer) -> list[str]:
+def verdict_lines(explorer: SearchLoop, *, model_only: bool) -> list[str]:
     """Say in words what the search has shown, and what it has not."""
     search = explorer.search
     lines = [
         f"{search.states:,} states, {search.transitions:,} transitions, depth {search.deepest}, {search.queue:,} states left in the queue"
     ]
     if explorer.violation is not None:
-        lines.append(f"violated after {explorer.violation.steps} operations; no violation has fewer")
+        lines.append(f"violated after {explorer.violation.steps} {'steps' if model_only else 'operations'}; no violation has fewer")
+    elif search.complete and model_only:
+        lines.append("complete: within these bounds, the model breaks no property of its own, and what is under way can always go on")
     elif search.complete:
         lines.append("complete: within these bounds, the two sides agree in every state that can be reached, and after letting go of all")
     else:
@@ -72,9 +96,10 @@ def verdict_lines(explorer: Explorer) -> list[str]:
     return lines
 
 
-def print_report(explorer: Explorer, limits: Limits, stream: TextIO) -> None:
+def print_report(explorer: SearchLoop, told: Told, stream: TextIO) -> None:
     """Print coverage and verdict; plain text of one width wherever the stream is no terminal."""
-    parts = [_kinds(explorer.search, limits), Text(), _sometimes(explorer.search), Text(), Text("\n".join(verdict_lines(explorer)))]
+    verdict = Text("\n".join(verdict_lines(explorer, model_only=told.model_only)))
+    parts = [_kinds(explorer.search, told.limits), Text(), _sometimes(explorer.search), Text(), verdict]
     console = Console(file=stream, highlight=False, soft_wrap=True)
     if console.is_terminal:
         console.print(*parts, sep="\n")
@@ -106,15 +131,19 @@ def _sometimes(search: Search) -> Table:
     return table
 
 
-def as_json(
-    explorer: Explorer, scope: str, limits: Limits, *, symmetry: bool, finding: Finding | None, folder: str | None
-) -> dict[str, Any]:
+def model_story(violation: Violation, limits: Limits) -> list[str]:
+    """Tell a violation of the model alone: what is wrong, then a trace whose comments say what an implementation would decide."""
+    return [f"{violation.divergence.verdict}: {violation.divergence.text}", header(limits), *violation.lines]
+
+
+def as_json(explorer: SearchLoop, told: Told, *, finding: Finding | None, folder: str | None) -> dict[str, Any]:
     """Return a search as a JSON object without times: the same for the same work, resumed or not."""
-    search, violation = explorer.search, explorer.violation
+    search, violation, limits = explorer.search, explorer.violation, told.limits
     return {
-        "scope": scope,
+        "scope": told.scope,
         "bounds": limits.numbers(),
-        "symmetry": symmetry,
+        "model_only": told.model_only,
+        "symmetry": told.symmetry,
         "exact": search.exact,
         "complete": search.complete and violation is None,
         "complete_to_depth": search.depth,
@@ -128,15 +157,22 @@ def as_json(
         "kinds_never_possible": [SPECS[kind].text for kind in Kind if kind in limits.kinds and not search.counts[kind]],
         "sometimes": {what.name.lower(): search.shown[what] for what in Sometimes},
         "interrupted": explorer.interrupted,
-        "finding": None
-        if finding is None or violation is None
-        else {
-            "verdict": finding.divergence.verdict,
-            "text": finding.divergence.text,
-            "steps": violation.steps,
-            "operations": len(finding.trace.rows),
-            "kept_whole": finding.kept_whole,
-            "trace": finding.trace_text(),
-            "folder": folder,
-        },
+        "finding": _finding_as_json(violation, told, finding, folder),
+    }
+
+
+def _finding_as_json(violation: Violation | None, told: Told, finding: Finding | None, folder: str | None) -> dict[str, Any] | None:
+    if violation is None:
+        return None
+    divergence = violation.divergence if finding is None else finding.divergence
+    found = {"verdict": divergence.verdict, "text": divergence.text, "steps": violation.steps}
+    if finding is None:
+        trace = "".join(f"{line}\n" for line in (header(told.limits), *violation.lines))
+        return {**found, "operations": len(violation.rows), "trace": trace}
+    return {
+        **found,
+        "operations": len(finding.trace.rows),
+        "kept_whole": finding.kept_whole,
+        "trace": finding.trace_text(),
+        "folder": folder,
     }

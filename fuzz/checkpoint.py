@@ -37,7 +37,7 @@ class CheckpointError(Exception):
     """A file is no checkpoint of this search. The message is one line without the path."""
 
 
-def purpose(limits: Limits, *, symmetry: bool, exact: bool) -> dict[str, Any]:
+def purpose(limits: Limits, *, symmetry: bool, exact: bool, model_only: bool = False, finale: bool = False) -> dict[str, Any]:
     """Return what a checkpoint is for: two searches with equal purposes number all states and steps alike."""
     return {
         "scope": limits.scope,
@@ -45,6 +45,8 @@ def purpose(limits: Limits, *, symmetry: bool, exact: bool) -> dict[str, Any]:
         "kinds": sorted(kind.name for kind in limits.kinds),
         "symmetry": symmetry,
         "exact": exact,
+        "model_only": model_only,
+        "finale": finale,
         "code": code_digest(),
     }
 
@@ -122,7 +124,7 @@ def load(path: Path, described: dict[str, Any]) -> Search:
     if head["drc checkpoint"] != VERSION:
         raise CheckpointError(f"checkpoint version {head['drc checkpoint']}, but this program reads version {VERSION}")
     for what, value in described.items():
-        if head[what] != value:
+        if head.get(what) != value:
             raise CheckpointError(
                 "made by other code, which need not number steps alike" if what == "code" else f"of a search with another {what}"
             )

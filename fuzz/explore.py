@@ -7,6 +7,7 @@ the frontier is kept whole, and compressed. So a path is found again by counting
 
 from __future__ import annotations
 
+import abc
 import contextlib
 import hashlib
 import signal
@@ -52,14 +53,6 @@ class System(Protocol):
     def open(self, state: bytes) -> None:
         """Make a state the one that steps are taken from."""
 
-    def step(self, chooser: Chooser) -> int:
-        """Take a step from the opened state; return the mask of the sometimes properties that it showed.
-
-        Raises:
-            Exhausted: there is none.
-            Divergence: it violates something.
-        """
-
     def reload(self) -> None:
         """Go back to the opened state."""
 
@@ -73,12 +66,24 @@ class System(Protocol):
             Divergence: it violates something.
         """
 
-    def divergence(self, verdict: str, text: str) -> Divergence:
-        """Make a violation of the step under way."""
-
     @property
     def counts(self) -> list[int]:
         """Executions by kind so far; may be written to."""
+
+
+class Stepped(System, Protocol):
+    """A system whose steps are functions of choices."""
+
+    def step(self, chooser: Chooser) -> int:
+        """Take a step from the opened state; return the mask of the sometimes properties that it showed.
+
+        Raises:
+            Exhausted: there is none.
+            Divergence: it violates something.
+        """
+
+    def divergence(self, verdict: str, text: str) -> Divergence:
+        """Make a violation of the step under way."""
 
     @property
     def rows(self) -> list[Row]:
@@ -172,16 +177,18 @@ class Violation:
         rows: the operations of all steps; in the last step, those up to the violation.
         steps: how many operations these are without those inside destructors: no violation has fewer.
         divergence: what the system said.
+        lines: the steps in words, where operations alone do not say them.
     """
 
     rows: tuple[Row, ...]
     steps: int
     divergence: Divergence
+    lines: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
-class Explorer:
-    """The search loop.
+class SearchLoop(abc.ABC):
+    """The search loop: what is known, what waits, where to give up. How a state is expanded is left to subclasses.
 
     Args:
         system: what is searched.
@@ -223,10 +230,8 @@ class Explorer:
             self.reached = self._bound(deadline)
             if self.reached:
                 break
-            with _stall_limit(search, STEP_SECONDS_MAX):
-                error = self._expand()
+            error = self._expand()
             if error is not None:
-                search.counts[:] = self.system.counts
                 self.violation = self._simplest(error)
                 break
             if not search.waiting and search.arriving:
@@ -264,11 +269,14 @@ class Explorer:
         packer = zlib.compressobj(_LEVEL, zdict=self._dictionary)
         return packer.compress(b"".join(states)) + packer.flush()
 
+    def _decompressed(self, batch: bytes) -> bytes:
+        return zlib.decompressobj(zdict=self._dictionary).decompress(batch)
+
     def _at_hand(self) -> bytes:
         """Return the next state of the frontier."""
         batch, search = self._batch, self.search
         if not batch:
-            data = zlib.decompressobj(zdict=self._dictionary).decompress(search.frontier[0])
+            data = self._decompressed(search.frontier[0])
             size = len(self._dictionary)
             batch.extend(data[first : first + size] for first in range(0, len(data), size))
             del batch[: search.done]
@@ -301,8 +309,39 @@ class Explorer:
             return f"{bounds.megabytes:,} MB of memory"
         return ""
 
+    @abc.abstractmethod
     def _expand(self) -> Divergence | Hang | None:
         """Take all steps from the next state of the frontier; return the first violation, if there is one."""
+
+    @abc.abstractmethod
+    def _simplest(self, error: Divergence | Hang) -> Violation:
+        """Return the violation that was met at the state at hand, with the path to it."""
+
+    def _key(self, identity: bytes) -> bytes:
+        if self.search.exact:
+            return identity
+        return hashlib.blake2b(identity, digest_size=DIGEST_BYTES).digest()
+
+    def _show(self, mask: int, count: int = 1) -> None:
+        shown = self.search.shown
+        while mask:
+            low = mask & -mask
+            shown[low.bit_length() - 1] += count
+            mask ^= low
+
+
+@dataclass(slots=True)
+class Explorer(SearchLoop):
+    """The search loop over a system whose steps are functions of choices: an odometer goes through them."""
+
+    system: Stepped
+
+    def _expand(self) -> Divergence | Hang | None:
+        """Take all steps from the next state of the frontier; return the first violation, if there is one."""
+        with _stall_limit(self.search, STEP_SECONDS_MAX):
+            return self._take_all()
+
+    def _take_all(self) -> Divergence | Hang | None:
         system, search = self.system, self.search
         seen, key, shows, record = search.seen, self._key, self._show, self.record
         number = search.states - search.queue
@@ -329,6 +368,7 @@ class Explorer:
                 search.transitions += 1
                 # What was found on the way has no place in a frontier any more.
                 search.arriving += len(found)
+                search.counts[:] = system.counts
                 return error
             search.transitions += 1
             if shown:
@@ -339,18 +379,6 @@ class Explorer:
         search.counts[:] = system.counts
         self._done(found)
         return None
-
-    def _key(self, identity: bytes) -> bytes:
-        if self.search.exact:
-            return identity
-        return hashlib.blake2b(identity, digest_size=DIGEST_BYTES).digest()
-
-    def _show(self, mask: int) -> None:
-        shown = self.search.shown
-        while mask:
-            low = mask & -mask
-            shown[low.bit_length() - 1] += 1
-            mask ^= low
 
     def _simplest(self, error: Divergence | Hang) -> Violation:
         """Among the violating steps of the state at hand, choose the one with the least inside destructors; find the path to it."""

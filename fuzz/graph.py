@@ -4,13 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
-
-from model.state import describe
-from model.trace import format_row
-
-if TYPE_CHECKING:
-    from fuzz.states import JointStates
+from typing import Final, Protocol
 
 STATES_MAX: Final = 5000
 """Nobody looks at a larger graph, and it would not fit on a page of any size."""
@@ -24,6 +18,16 @@ class TooLarge(Exception):
         return f"the graph has more than {STATES_MAX:,} states: too large to be dumped (--max-depth cuts it)"
 
 
+class Drawn(Protocol):
+    """A system that can say in words where it is and how it came there."""
+
+    def described(self) -> list[str]:
+        """Say the state that the system is in, a line for each thing that is there."""
+
+    def step_words(self) -> list[str]:
+        """Say the last step, a line for each operation in it."""
+
+
 class Graph:
     """Collects states and steps while they are searched; to be given to an explorer as `record`.
 
@@ -35,7 +39,7 @@ class Graph:
         edges: for each pair of states with steps between them, those steps, each as the operations in the order in which they began.
     """
 
-    def __init__(self, system: JointStates) -> None:
+    def __init__(self, system: Drawn) -> None:
         self.system = system
         self.numbers: dict[bytes, int] = {}
         self.states: list[list[str]] = []
@@ -47,15 +51,13 @@ class Graph:
         Raises:
             TooLarge: there are too many states.
         """
-        driver, limits = self.system.driver, self.system.limits
         number = self.numbers.setdefault(key, len(self.numbers))
         if number == len(self.states):
             if number == STATES_MAX:
                 raise TooLarge
-            self.states.append(describe(driver.state, limits))
+            self.states.append(self.system.described())
         if source is not None:
-            step = ["| " * depth + format_row(row, limits) for row, depth in zip(driver.rows, driver.depths, strict=True)]
-            self.edges.setdefault((source, number), []).append(step)
+            self.edges.setdefault((source, number), []).append(self.system.step_words())
 
     def write(self, path: Path) -> None:
         """Write the graph in the format that the name ends in.

@@ -43,7 +43,8 @@ from model.choose import Exhausted, choose_op
 from model.code import images
 from model.limits import CUT, DEFERRED, FAIL, FULL, HEADER, LEAKED, LIVE, SEEN, Limits
 from model.ops import Kind
-from model.state import State
+from model.state import State, describe
+from model.trace import format_row
 from model.words import bits
 
 if TYPE_CHECKING:
@@ -98,6 +99,15 @@ class JointStates:
     def divergence(self, verdict: str, text: str) -> Divergence:
         """Make a violation of the step under way."""
         return self.driver.divergence(verdict, text)
+
+    def described(self) -> list[str]:
+        """Say the state that the last step led to in words."""
+        return describe(self.driver.state, self.limits)
+
+    def step_words(self) -> list[str]:
+        """Say the last step: a line for each operation, with bars for destructors."""
+        driver = self.driver
+        return ["| " * depth + format_row(row, self.limits) for row, depth in zip(driver.rows, driver.depths, strict=True)]
 
     def root(self) -> bytes:
         """Return the state before the first operation: its words, then the bytes of the arena."""

@@ -179,7 +179,10 @@ def close_book(state: State, limits: Limits) -> None:
         if left and left & ~kept_by(state, limits, touched & state[LIVE]):
             name = lowest(left & ~kept_by(state, limits, touched & state[LIVE]))
             raise Violation(f"value {name} must be dead: nothing owned it and no activation could read it when the collection began")
+        deferred = state[DEFERRED]
         state[DEFERRED] &= state[book + STACKED] | touched
+        # Whose deferral this collection ends is kept by nothing but owners: a destructor of it may have taken the last one away.
+        state[book + RELEASED] |= deferred & ~state[DEFERRED]
     released = state[book + RELEASED] & state[LIVE] & ~state[DEFERRED]
     if released:
         for index in range(state[UNDER_WAY] - 1):

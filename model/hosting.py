@@ -19,6 +19,7 @@ from model.limits import (
     LEAKED,
     LIVE,
     REGISTERED,
+    RELEASED,
     Limits,
 )
 from model.ops import NULL, Context, Kind, Row
@@ -181,6 +182,8 @@ def teardown_store(state: State, limits: Limits, _row: Row) -> int:
     return 0
 
 
-def closed(state: State, _limits: Limits, _row: Row, _result: int) -> None:
+def closed(state: State, limits: Limits, _row: Row, _result: int) -> None:
     state[CLOSED] = 0
+    # The activations table is gone: from here on owners alone keep a value alive.
+    state[top_book(state, limits) + RELEASED] |= state[DEFERRED]
     state[DEFERRED] = 0

@@ -35,6 +35,7 @@ PINS = {
     "sweeps": (2508, 12284, 15),
     "registry": (4388, 24040, 16),
     "faults": (720, 10887, 15),
+    "peers": (628, 3154, 11),
 }
 RESCUE_DEPTH = 7
 RESCUE_PIN = (420, 1660)

@@ -254,3 +254,40 @@ def test_the_store_takes_everything_that_it_owned_with_it() -> None:
     made.do("teardown_store", 0)
     assert made.alive() == []
     assert made.seen(Sometimes.STORE_TORN_DOWN_WITH_VALUES)
+
+
+def test_what_a_destructor_of_a_collection_lets_go_of_is_dead_when_the_collection_ends() -> None:
+    """The collection ends its deferral, and nobody owns it any more: no later operation would owe its death."""
+    for dies in (True, False):
+        made = world(f"new layout=0\nnew layout=0\n{INSTANCE}host_global_set instance=0 global=0 value=0")
+        made.play("call_wasm instance=0 function=0 args=[1]\nglobal_get instance=0 global=0 target=1 live=0\nreturn results=[]")
+        made.begin("gc")
+        assert destruction_begins(made.state, made.limits, 1)
+        made.do("host_global_set instance=0 global=0 value=null")
+        made.do("end")
+        destruction_ends(made.state, made.limits, 1, acted=True, panicked=False)
+        if dies:
+            made.die(0)
+            made.end()
+            assert made.alive() == []
+        else:
+            with objects("value 0 must be dead: its last owner let go"):
+                made.end()
+
+
+def test_what_a_destructor_lets_go_of_while_the_store_is_torn_down_is_dead_when_it_is() -> None:
+    for dies in (True, False):
+        made = world(f"new layout=0\nnew layout=0\n{INSTANCE}host_global_set instance=0 global=0 value=0")
+        made.play("clone value=1\ncall_wasm instance=0 function=0 args=[1]\nreturn results=[]")
+        made.begin("teardown_store")
+        assert destruction_begins(made.state, made.limits, 0)
+        made.do("drop value=1")
+        made.do("end")
+        destruction_ends(made.state, made.limits, 0, acted=True, panicked=False)
+        if dies:
+            made.die(1)
+            made.end()
+            assert made.alive() == []
+        else:
+            with objects("value 1 must be dead: its last owner let go"):
+                made.end()
