@@ -57,7 +57,7 @@ def _entry(driver: Driver, instance: int, function: int) -> int:
     return code.entry_pc(limits.slots, limits.functions, module, function)
 
 
-def _targets(driver: Driver, context: int, count: int) -> list[int]:
+def targets(driver: Driver, context: int, count: int) -> list[int]:
     """Return the dead slots of an activation that so many results go to: the lowest."""
     state = driver.state
     first = driver.limits.shape.slots + context * driver.limits.slots
@@ -175,9 +175,9 @@ def _register(driver: Driver, row: Row) -> None:
 
 
 def _return_import(driver: Driver, row: Row) -> None:
-    targets = _targets(driver, driver.state[DEPTH] - 2, len(row) - 1)
+    slots = targets(driver, driver.state[DEPTH] - 2, len(row) - 1)
     driver.begin(row)
-    driver.runtime.return_from_import(driver.refs(row[1:]), targets)
+    driver.runtime.return_from_import(driver.refs(row[1:]), slots)
 
 
 def _silent(driver: Driver, row: Row) -> None:
@@ -286,9 +286,9 @@ def _return(driver: Driver, row: Row) -> None:
     state, limits = driver.state, driver.limits
     caller = state[DEPTH] - 2
     if state[limits.shape.contexts + caller * CONTEXT_WORDS + CONTEXT_KIND] == Context.WASM:
-        targets = _targets(driver, caller, len(row) - 1)
+        slots = targets(driver, caller, len(row) - 1)
         driver.begin(row)
-        driver.runtime.return_to_wasm(row[1:], targets)
+        driver.runtime.return_to_wasm(row[1:], slots)
     else:
         names = driver.top_slots(row[1:])
         driver.begin(row)

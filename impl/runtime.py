@@ -94,7 +94,7 @@ class Runtime:
             return new_with(mem, self.host, vtable)
         if len(fields) > mem[vtable + VTABLE_FIELDS]:
             raise ValueError(f"layout {layout} has fewer than {len(fields)} fields")
-        self._stage(fields)
+        self._stage(fields, len(fields))
         return store.new_owning(mem, self.host, layout)
 
     def clone(self, ref: int) -> int:
@@ -280,11 +280,10 @@ class Runtime:
     def call_function(self, pc: int, instance: int, callee_pc: int, slots: Sequence[int] = ()) -> None:
         """Call Wasm from Wasm."""
         mem = self.memory
-        refs = [activation.read_local(mem, slot) for slot in slots]
-        slot = transfers.enter_callee(mem, pc, instance, callee_pc)
-        for ref in refs:
-            mem[slot] = ref
-            slot += 1
+        local = transfers.enter_callee(mem, pc, instance, callee_pc)
+        for slot in slots:
+            mem[local] = transfers.caller_local(mem, slot)
+            local += 1
 
     def call_import(self, pc: int, slots: Sequence[int] = ()) -> list[int]:
         """Call the host from Wasm."""
@@ -329,22 +328,27 @@ class Runtime:
         """Check every invariant."""
         check(self.memory, self.config, owners, live, nested)
 
-    def _stage(self, refs: Sequence[int]) -> None:
-        """Push a host frame with references that are about to move."""
+    def _stage(self, refs: Sequence[int], count: int) -> None:
+        """Push a host frame with references that are about to move: those of `count` that are not null."""
         mem = self.memory
-        address = transfers.stage(mem, len(refs))
+        address = transfers.stage(mem, count)
         for ref in refs:
-            mem[address] = ref
-            address += 1
+            if ref != 0:
+                mem[address] = ref
+                address += 1
 
     def _move_into_table(self, refs: Sequence[int]) -> None:
         """Let the activations table take over references that the host gives away."""
         mem = self.memory
-        moving = [ref for ref in refs if ref]
-        if transfers.room(mem) >= len(moving):
+        moving = 0
+        for ref in refs:
+            if ref != 0:
+                moving += 1
+        if transfers.room(mem) >= moving:
             # Nothing else runs before the last one is in the table, so none has to wait in a frame.
-            for ref in moving:
-                transfers.move_one(mem, ref)
+            for ref in refs:
+                if ref != 0:
+                    transfers.move_one(mem, ref)
         else:
-            self._stage(moving)
+            self._stage(refs, moving)
             transfers.move_into_table(mem, self.host)

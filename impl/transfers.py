@@ -101,6 +101,12 @@ def enter_callee(mem: Memory, pc: int, instance: int, callee_pc: int) -> int:
     return sp + 1
 
 
+def caller_local(mem: Memory, slot: int) -> int:
+    """The reference in a local of the activation that called the youngest one, or 0; borrowed."""
+    caller = mem[mem[FRAME_POINTER] + LINK]
+    return mem[caller - mem[caller + SIZE] + 1 + slot]
+
+
 def return_local(mem: Memory, slot: int, destination: int) -> None:
     """Copy a local of the youngest activation to one of its caller, an activation as well. Counts nothing."""
     fp = mem[FRAME_POINTER]

@@ -153,10 +153,10 @@ def decode(mem: Words, w: Words, source: Words, at: int) -> None:
     """Make the memory and the world those of an encoded state."""
     root = w[_ROOT_AT]
     size = len(mem)
-    mem[:] = w[root : root + size]
     first = ADDRESSES_AT
     joint = STATE_AT + w[_STATE_WORDS] - first
-    w[first : first + joint] = w[root + size : root + size + joint]
+    copy(mem, 0, w, root, size)
+    copy(w, first, w, root + size, joint)
     index = at + 1
     end = at + source[at]
     while index < end:
@@ -174,6 +174,12 @@ def decode(mem: Words, w: Words, source: Words, at: int) -> None:
         else:
             w[first + place - size] = value
         index += 1
+
+
+def copy(target: Words, to: int, source: Words, start: int, count: int) -> None:
+    """Copy words."""
+    for index in range(count):
+        target[to + index] = source[start + index]
 
 
 def ready(mem: Words, w: Words, verify: int) -> None:
@@ -211,13 +217,15 @@ def take_step(driver: Driver, mem: Words, w: Words) -> int:
     return STEPPED
 
 
-def settle(driver: Driver, w: Words, look: int, kind: int) -> int:
-    """Look closely at a new state, then let go of everything; return BAD if anything disagrees."""
+def settle(driver: Driver, w: Words, look: int, counts: Words) -> int:
+    """Look closely at a new state, then let go of everything; return BAD if anything disagrees. What that does is not counted."""
+    digits = w[_DIGIT]
+    copy(counts, 0, w, COUNTS_AT, len(counts))
     w[_VERIFY] = ALWAYS
     try:
         if look != 0:
             observe(driver)
-        if (_REGISTERING >> kind) & 1 != 0:
+        if (_REGISTERING >> w[ROWS_AT]) & 1 != 0:
             for module in range(driver.limits.modules):
                 check_lookups(driver, module)
         w[_CLOSING] = 1
@@ -225,6 +233,8 @@ def settle(driver: Driver, w: Words, look: int, kind: int) -> int:
     except Exception:
         if w[_VERDICT] == 0:
             w[_VERDICT] = WILD
+    copy(w, COUNTS_AT, counts, 0, len(counts))
+    w[_DIGIT] = digits
     if w[_VERDICT] != 0:
         return BAD
     return STEPPED
@@ -286,19 +296,20 @@ def search(
     following: Words,
     control: Words,
     counts: Words,
+    key: Words,
 ) -> int:
     """Expand states of the frontier until it is empty, room or the budget runs out, or something is found."""
     first = ADDRESSES_AT
     joint = STATE_AT + w[_STATE_WORDS] - first
-    room = 2 * (len(mem) + joint) + 1
-    key = counts[len(counts) - 2 :]
+    size = len(mem)
+    room = 2 * (size + joint) + 1
     verify = INSIDE_DESTRUCTORS
     if control[SYMMETRY] != 0:
         verify = ALWAYS
     while control[POSITION] < control[FRONTIER_END]:
         decode(mem, w, frontier, control[POSITION])
-        opened_mem[:] = mem
-        opened_w[:] = w[first : first + joint]
+        copy(opened_mem, 0, mem, 0, size)
+        copy(opened_w, 0, w, first, joint)
         if control[MIDWAY] == 0:
             w[_DIGITS] = 0
             control[ORDINAL] = 0
@@ -311,8 +322,8 @@ def search(
             if control[BUDGET] <= 0:
                 return BUDGET_SPENT
             control[BUDGET] -= 1
-            mem[:] = opened_mem
-            w[first : first + joint] = opened_w
+            copy(mem, 0, opened_mem, 0, size)
+            copy(w, first, opened_w, 0, joint)
             ready(mem, w, verify)
             status = take_step(driver, mem, w)
             if status == NO_STEP:
@@ -320,7 +331,6 @@ def search(
             control[TRANSITIONS] += 1
             if status == BAD:
                 return VIOLATED
-            kind = w[ROWS_AT]
             shown = w[STATE_AT + SEEN]
             w[STATE_AT + SEEN] = 0
             w[STATE_AT + FULL] = 0
@@ -331,15 +341,9 @@ def search(
                 control[FOLLOWING_END] = encode(mem, w, following, control[FOLLOWING_END])
                 control[STATES] += 1
                 control[ARRIVING] += 1
-                digits = w[_DIGIT]
-                for index in range(len(counts) - 2):
-                    counts[index] = w[COUNTS_AT + index]
-                if settle(driver, w, 1 - control[SYMMETRY], kind) == BAD:
+                if settle(driver, w, 1 - control[SYMMETRY], counts) == BAD:
                     return VIOLATED
-                for index in range(len(counts) - 2):
-                    w[COUNTS_AT + index] = counts[index]
                 shown |= w[STATE_AT + SEEN]
-                w[_DIGIT] = digits
             show(control, shown)
             control[ORDINAL] += 1
             more = advance(w)

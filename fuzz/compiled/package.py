@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fuzz.compiled import kernel
-from fuzz.compiled.seams import CUTS, draw_functions, seams
+from fuzz.compiled.seams import CUTS, VIEWS, draw_functions, seams
 from fuzz.compiled.translate import Translator
 from fuzz.driver import Driver
 from fuzz.results import MissingExtra
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 _HEAD: Final = '''"""Generated from the sources of impl, model and fuzz; see fuzz.compiled.translate. Not to be edited."""
 
 from llvmlite import ir
-from numba import carray, cfunc, njit, types
+from numba import cfunc, njit, types
 from numba.extending import intrinsic
+from numba.np import arrayobj
 
 from impl.errors import AllocationFailed, OutOfBounds, Panicked, RegistrationRefused
 from model.choose import Exhausted
@@ -35,11 +36,13 @@ class CompiledVerdict(Exception):
     """What ends a run; the world says what it is."""
 
 
-jit = njit(boundscheck=True)
+jit = njit(boundscheck=True, _nrt=False)
+# What returns a part of the world: without reference counts, numba returns no array that it was not given.
+jit_inline = njit(boundscheck=True, _nrt=False, inline="always")
 # These check each address by themselves, or make none of their own.
-jit_unchecked = njit(boundscheck=False)
-entry = njit(boundscheck=False, nogil=True, cache=True)
-pointer = types.CPointer(types.int64)
+jit_unchecked = njit(boundscheck=False, _nrt=False)
+entry = njit(boundscheck=False, nogil=True, cache=True, _nrt=False)
+words = types.Array(types.int64, 1, "C")
 
 
 @intrinsic
@@ -54,22 +57,34 @@ def call_at(typing_context, address, mem, mem_words, w, w_words, first, second):
     return signature, generate
 
 
+@intrinsic
+def array_at(typing_context, address, length):
+    def generate(context, builder, signature, arguments):
+        array = arrayobj.make_array(words)(context, builder)
+        size = context.get_constant(types.intp, 8)
+        data = builder.inttoptr(arguments[0], array.data.type)
+        arrayobj.populate_array(array, data=data, shape=[arguments[1]], strides=[size], itemsize=size, meminfo=None, parent=None)
+        return array._getvalue()
+
+    return words(types.int64, types.int64), generate
+
+
 '''
 _TAIL: Final = """
 
-@cfunc(types.int64(pointer, types.int64, pointer, types.int64, types.int64, types.int64), cache=True)
+@cfunc(types.int64(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64), cache=True, _nrt=False)
 def drop_at(mem_at, mem_words, w_at, w_words, externref, _unused):
     try:
-        impl__externref__drop_and_dealloc__itself(carray(mem_at, mem_words), carray(w_at, w_words), externref)
+        impl__externref__drop_and_dealloc__itself(array_at(mem_at, mem_words), array_at(w_at, w_words), externref)
     except Exception:
         return 1
     return 0
 
 
-@cfunc(types.int64(pointer, types.int64, pointer, types.int64, pointer, types.int64), cache=True)
+@cfunc(types.int64(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64), cache=True, _nrt=False)
 def perform_at(mem_at, mem_words, w_at, w_words, row_at, row_words):
     try:
-        fuzz__driver__Driver__perform__itself(carray(mem_at, mem_words), carray(w_at, w_words), carray(row_at, row_words))
+        fuzz__driver__Driver__perform__itself(array_at(mem_at, mem_words), array_at(w_at, w_words), array_at(row_at, row_words))
     except Exception:
         return 1
     return 0
@@ -100,6 +115,9 @@ def source() -> str:
     for function in ENTRIES:
         name = translator.add(function)
         functions = functions.replace(f"@jit\ndef {name}(", f"@entry\ndef {name}(")
+    for function in VIEWS:
+        name = translator.add(function)
+        functions = functions.replace(f"@jit\ndef {name}(", f"@jit_inline\ndef {name}(")
     for prefix in UNCHECKED:
         functions = functions.replace(f"@jit\ndef {prefix}", f"@jit_unchecked\ndef {prefix}")
     return _HEAD + functions + "\n\n" + draws + _TAIL

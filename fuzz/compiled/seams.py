@@ -20,12 +20,15 @@ from fuzz.compiled.world import (
     DISAGREES,
     FORGOTTEN_AT,
     LEVELS,
+    NAMES_AT,
     RADIXES_AT,
     RAISES,
+    REFS_AT,
     REGISTERS,
     ROW_WORDS,
     ROWS_AT,
     STATE_AT,
+    TARGETS_AT,
     bound_at,
     outcome_of,
 )
@@ -33,11 +36,12 @@ from fuzz.driver import Driver
 from impl import externref
 from impl.errors import Panicked
 from impl.header import FAIL_AFTER, REGISTRY, SWEEP_ORDER, WALK_LIMIT
+from impl.runtime import Runtime
 from impl.stack_maps import BITS, MAPPED_WORDS
 from model import words
 from model.domains import DRAW, DRAWS
 from model.limits import DEPTH, LIVE, REGISTERED
-from model.ops import Kind
+from model.ops import DEAD, Kind
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,6 +120,52 @@ def ask(w, count):
     w[{_R["digit"]}] = digit + 1
     return w[{DIGITS_AT} + digit]
 """
+
+_LISTS: Final[dict[Callable[..., Any], str]] = {
+    # Each level of nesting has lists of its own, since an operation may need them after destructors ran.
+    Driver.refs: f"""
+def refs(mem, w, names):
+    first = {REFS_AT} + w[{_R["level"]}] * {ROW_WORDS}
+    for index in range(len(names)):
+        w[first + index] = w[{ADDRESSES_AT} + names[index]]
+    return w[first : first + len(names)]
+""",
+    Driver.top_slots: f"""
+def top_slots(mem, w, slots):
+    first = {NAMES_AT} + w[{_R["level"]}] * {ROW_WORDS}
+    cells = {STATE_AT} + w[{bound_at("shape.slots")}] + (w[{STATE_AT + DEPTH}] - 1) * w[{bound_at("slots")}]
+    for index in range(len(slots)):
+        w[first + index] = w[cells + slots[index]]
+    return w[first : first + len(slots)]
+""",
+    bindings.targets: f"""
+def targets(mem, w, context, count):
+    first = {TARGETS_AT} + w[{_R["level"]}] * {ROW_WORDS}
+    cells = {STATE_AT} + w[{bound_at("shape.slots")}] + context * w[{bound_at("slots")}]
+    found = 0
+    for index in range(w[{bound_at("slots")}]):
+        if w[cells + index] == {DEAD} and found < count:
+            w[first + found] = index
+            found += 1
+    return w[first : first + found]
+""",
+    Runtime.call_import: f"""
+def call_import(mem, w, pc, slots):
+    first = {REFS_AT} + w[{_R["level"]}] * {ROW_WORDS}
+    for index in range(len(slots)):
+        w[first + index] = impl__transfers__clone_local(mem, slots[index])
+    impl__transfers__enter_import(mem, pc)
+    return w[first : first + len(slots)]
+""",
+    Runtime.return_to_host: f"""
+def return_to_host(mem, w, slots):
+    first = {REFS_AT} + w[{_R["level"]}] * {ROW_WORDS}
+    for index in range(len(slots)):
+        w[first + index] = impl__transfers__clone_local(mem, slots[index])
+    impl__transfers__leave_wasm(mem)
+    return w[first : first + len(slots)]
+""",
+}
 
 _DRAW: Final = """
 def draw(w, row):
@@ -212,6 +262,7 @@ def compare_with_beginning(mem, w):
 def seams() -> dict[Callable[..., Any], str]:
     """Return the source of what stands in for each function that has a seam."""
     found: dict[Callable[..., Any], str] = {
+        **_LISTS,
         externref.run_destructor: _RUN_DESTRUCTOR,
         externref.drop_and_dealloc: _DROP_AND_DEALLOC,
         Driver.perform: _PERFORM,
@@ -228,6 +279,10 @@ def seams() -> dict[Callable[..., Any], str]:
         if inspect.isfunction(twin) and hasattr(words, name):
             found[getattr(words, name)] = inspect.getsource(twin)
     return found
+
+
+VIEWS: Final = (*_LISTS, Driver.next_row)
+"""What returns a part of the world."""
 
 
 def draw_functions(translator: Translator) -> str:

@@ -82,8 +82,12 @@ RELATIONS_AT: Final = COUNTS_AT + len(Kind)
 DIGITS_AT: Final = RELATIONS_AT + RELATIONS_MAX
 RADIXES_AT: Final = DIGITS_AT + DIGITS_MAX
 ROWS_AT: Final = RADIXES_AT + DIGITS_MAX
+# Short lists that an operation needs of references, names and slots: the compiled reading allocates nothing.
+REFS_AT: Final = ROWS_AT + (LEVELS + 1) * ROW_WORDS
+NAMES_AT: Final = REFS_AT + ROW_WORDS * (LEVELS + 1)
+TARGETS_AT: Final = NAMES_AT + ROW_WORDS * (LEVELS + 1)
 # The word before the addresses is the one that the name of null, -1, finds. From the addresses on, everything belongs to the joint state.
-ADDRESSES_AT: Final = ROWS_AT + (LEVELS + 1) * ROW_WORDS + 1
+ADDRESSES_AT: Final = TARGETS_AT + (LEVELS + 1) * ROW_WORDS + 1
 FORGOTTEN_AT: Final = ADDRESSES_AT + OBJECTS_MAX
 STATE_AT: Final = FORGOTTEN_AT + OBJECTS_MAX
 
