@@ -295,6 +295,7 @@ def test_a_missing_extra_is_named(capsys: pytest.CaptureFixture[str], monkeypatc
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interruption_ends_cleanly_with_what_is_known(tmp_path: Path, jobs: str, number: signal.Signals) -> None:
     process = start(PLAIN, "fuzz", "--seconds", "60", "--jobs", jobs, folder=tmp_path)
+    _wait_for_its_handler(process.pid)
     time.sleep(3)
     os.kill(process.pid, number)
     out, err = process.communicate(timeout=60)
@@ -303,6 +304,16 @@ def test_an_interruption_ends_cleanly_with_what_is_known(tmp_path: Path, jobs: s
     assert err.endswith("drc: interrupted; this is what was done so far\n")
     assert "Traceback" not in err
     assert _group_ends(process.pid)
+
+
+def _wait_for_its_handler(pid: int) -> None:
+    """Wait until a process catches SIGTERM: on a busy machine it may take a while to get so far."""
+    for _ in range(600):
+        caught = re.search(r"^SigCgt:\s*([0-9a-f]+)", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE)
+        if caught is not None and int(caught[1], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.1)
+    pytest.fail("the process never caught SIGTERM")
 
 
 def _group_ends(group: int) -> bool:
