@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from bench.peers.process import PeerFailed, Ran, run
+from bench.peers.process import PeerFailed, PeerObjects, Ran, run
 
 HERE: Final = Path(__file__).resolve().parent
 ROOT: Final = HERE.parents[1]
@@ -72,11 +72,14 @@ def parse_tlc(text: str) -> tuple[int, int]:
     """Return distinct states and steps from what TLC wrote.
 
     Raises:
-        PeerFailed: it did not complete, or found an error.
+        PeerObjects: an invariant is violated, or there is a deadlock.
+        PeerFailed: it did not complete.
     """
     totals = _TLC_TOTALS.findall(text)
     if "Model checking completed. No error has been found." not in text or not totals:
         wrong = next((line for line in text.splitlines() if line.startswith("Error:")), "no totals")
+        if wrong.startswith(("Error: Invariant ", "Error: Deadlock ")):
+            raise PeerObjects(f"TLC: {wrong}")
         raise PeerFailed(f"TLC: {wrong}")
     generated, distinct, left = map(int, totals[-1])
     if left:
@@ -104,7 +107,7 @@ def run_tlc(bounds: PeerBounds, folder: Path, workers: int = 2) -> Count:
     """Let TLC count.
 
     Raises:
-        PeerFailed: it did not complete.
+        PeerFailed, PeerObjects: see `parse_tlc`.
     """
     shutil.copy(HERE / "drc.tla", folder)
     (folder / "drc.cfg").write_text(tlc_config(bounds), encoding="ascii")
@@ -131,15 +134,18 @@ def parse_spin(text: str) -> tuple[int, int, float]:
     """Return states, steps and seconds from what pan wrote.
 
     Raises:
-        PeerFailed: it did not see everything, or found an error.
+        PeerObjects: an assertion is violated, or there is a deadlock.
+        PeerFailed: it did not see everything.
     """
+    wrong = next((line for line in text.splitlines() if line.startswith("pan:1:")), "")
+    if wrong:
+        raise PeerObjects(f"Spin: {wrong}")
     for trouble in ("max search depth too small", "out of memory", "Warning: Search not completed"):
         if trouble in text:
             raise PeerFailed(f"Spin: {trouble}")
     stored, steps, seconds = (pattern.search(text) for pattern in (_SPIN_STORED, _SPIN_STEPS, _SPIN_SECONDS))
     if stored is None or steps is None or seconds is None or "errors: 0" not in text:
-        wrong = next((line for line in text.splitlines() if line.startswith("pan:")), "no totals")
-        raise PeerFailed(f"Spin: {wrong}")
+        raise PeerFailed("Spin: no totals")
     # Transitions are stored and matched states, and the first one is stored without a step.
     return int(float(stored[1])), int(float(steps[1])) - 1, float(seconds[1])
 
@@ -156,7 +162,7 @@ def run_spin(bounds: PeerBounds, folder: Path) -> Count:
     """Let Spin count: translated, compiled, and run to the end without compression.
 
     Raises:
-        PeerFailed: one of the three failed.
+        PeerFailed, PeerObjects: one of the three steps failed; see `parse_spin`.
     """
     shutil.copy(HERE / "drc.pml", folder)
     spin, gcc = shutil.which("spin") or "spin", shutil.which("gcc") or "gcc"
@@ -190,14 +196,17 @@ def parse_drc(text: str) -> tuple[int, int]:
     """Return states and steps from the JSON that `drc check` printed.
 
     Raises:
-        PeerFailed: the search is not complete, or found something.
+        PeerObjects: the search found a violation.
+        PeerFailed: it is not complete.
     """
     try:
         found = json.loads(text[text.index("{") : text.rindex("}") + 1])
     except ValueError as error:
         raise PeerFailed(f"drc: {(text.strip().splitlines() or ['nothing was printed'])[-1]}") from error
-    if not found["complete"] or found["finding"] is not None:
-        raise PeerFailed(f"drc: not complete: {found['bound_reached'] or found['finding']}")
+    if found["finding"] is not None:
+        raise PeerObjects(f"drc: {found['finding']['verdict']}: {found['finding']['text']}")
+    if not found["complete"]:
+        raise PeerFailed(f"drc: not complete: {found['bound_reached']}")
     return found["states"], found["transitions"]
 
 
@@ -205,7 +214,7 @@ def run_drc(bounds: PeerBounds, folder: Path, *, symmetry: bool, jobs: int) -> C
     """Let drc count.
 
     Raises:
-        PeerFailed: it did not complete.
+        PeerFailed, PeerObjects: see `parse_drc`.
     """
     ran = run(drc_command(bounds, symmetry=symmetry, jobs=jobs), folder)
     return Count(*parse_drc(ran.out), ran)

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bench.peers.checkers import Count, PeerBounds, missing_spin, missing_tlc, run_drc, run_spin, run_tlc
-from bench.peers.process import PeerFailed
+from bench.peers.process import PeerFailed, PeerObjects
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,6 +94,7 @@ def measure(wanted: dict[PeerBounds, tuple[str, ...]], asked: dict[str, Callable
 
     Raises:
         PeerFailed: one of them did not complete.
+        PeerObjects: one of them found something wrong.
     """
     lines = []
     for each, name in ((each, name) for each, names in wanted.items() for name in names if name in asked):
@@ -104,7 +105,7 @@ def measure(wanted: dict[PeerBounds, tuple[str, ...]], asked: dict[str, Callable
 
 
 def peers(*, smoke: bool, as_json: bool) -> int:
-    """Compare, print, and return the exit code: 1 if they disagree, 2 if there is nobody to compare with, 4 if one failed."""
+    """Compare, print, and return the exit code: 1 if they disagree or one objects, 2 if there is no peer, 4 if one failed."""
     asked, missing = checkers()
     for line in missing:
         typer.echo(line, err=True)
@@ -113,9 +114,9 @@ def peers(*, smoke: bool, as_json: bool) -> int:
         return 2
     try:
         lines = measure(SMOKE if smoke else FULL, asked)
-    except PeerFailed as failure:
+    except (PeerFailed, PeerObjects) as failure:
         typer.echo(f"bench: {failure}", err=True)
-        return 4
+        return 1 if isinstance(failure, PeerObjects) else 4
     wrong = disagreements(lines)
     if as_json:
         typer.echo(json.dumps({"peers": [_as_json(line) for line in lines], "missing": missing, "disagreements": wrong}))

@@ -25,6 +25,10 @@ class PeerFailed(Exception):
     """A checker did not do what it was asked for. The message is one line."""
 
 
+class PeerObjects(Exception):
+    """A checker found the protocol itself wrong, or a state from which nothing can be done. The message is one line."""
+
+
 @dataclass(frozen=True, slots=True)
 class Ran:
     """What came of a process.

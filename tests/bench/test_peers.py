@@ -11,7 +11,7 @@ import pytest
 from bench.__main__ import PEERS
 from bench.peers import checkers, compare
 from bench.peers.checkers import Count, PeerBounds, drc_command, parse_drc, parse_spin, parse_tlc, run_drc, spin_defines, tlc_config
-from bench.peers.process import PeerFailed, Ran, run
+from bench.peers.process import PeerFailed, PeerObjects, Ran, run
 from fuzz.check_scopes import CHECK_SCOPES
 from model.limits import with_numbers
 from model.ops import Kind
@@ -46,8 +46,8 @@ def test_totals_are_read() -> None:
     ("text", "message"),
     [
         (
-            TLC.replace("Model checking completed. No error has been found.\n", "Error: Deadlock reached.\n"),
-            "TLC: Error: Deadlock reached.",
+            TLC.replace("Model checking completed. No error has been found.\n", "Error: Out of heap.\n"),
+            "TLC: Error: Out of heap.",
         ),
         (TLC.replace("0 states left on queue.\nThe", "7 states left on queue.\nThe"), "TLC: 7 states left on the queue"),
         ("", "TLC: no totals"),
@@ -62,8 +62,8 @@ def test_a_run_of_tlc_that_did_not_complete_is_refused(text: str, message: str) 
     ("text", "message"),
     [
         (f"error: max search depth too small\n{SPIN}", "max search depth too small"),
-        (SPIN.replace("errors: 0", "errors: 1") + "pan:1: assertion violated\n", "Spin: pan"),
-        (SPIN.replace("5827 transitions", "many transitions"), "Spin: pan: elapsed"),
+        (SPIN.replace("errors: 0", "errors: 1"), "Spin: no totals"),
+        (SPIN.replace("5827 transitions", "many transitions"), "Spin: no totals"),
         ("", "Spin: no totals"),
     ],
 )
@@ -76,6 +76,26 @@ def test_a_run_of_spin_that_did_not_see_everything_is_refused(text: str, message
 def test_a_run_of_ours_that_is_not_complete_is_refused(text: str) -> None:
     with pytest.raises(PeerFailed, match="drc: "):
         parse_drc(text)
+
+
+def test_what_a_checker_finds_wrong_is_a_finding(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    error = "Error: Invariant NothingIsLost is violated."
+    finding = {"verdict": "Deadlock", "text": "no step"}
+    for parse, text, message in (
+        (parse_tlc, TLC.replace("Model checking completed. No error has been found.", error), f"TLC: {error}"),
+        (parse_tlc, "Error: Deadlock reached.\n", "TLC: Error: Deadlock reached."),
+        (parse_spin, f"pan:1: assertion violated (at depth 9)\n{SPIN}", "Spin: pan:1: assertion violated"),
+        (parse_drc, json.dumps({**json.loads(DRC), "finding": finding}), "drc: Deadlock: no step"),
+    ):
+        with pytest.raises(PeerObjects, match=message):
+            parse(text)
+
+    def objects(_bounds: PeerBounds, _folder: Path) -> Count:
+        raise PeerObjects("TLC: Error: Deadlock reached.")
+
+    monkeypatch.setattr(compare, "checkers", lambda: ({compare.TLC: objects}, []))
+    assert compare.peers(smoke=True, as_json=False) == 1
+    assert capsys.readouterr().err.endswith("bench: TLC: Error: Deadlock reached.\n")
 
 
 def test_bounds_reach_each_checker_under_its_own_names() -> None:
