@@ -73,6 +73,10 @@ format: $(STAMP) ## let ruff format and mend what it can
 bench: $(STAMP) ## operations per second of each layer
 	$(PY) -m bench
 
+.PHONY: bench-compiled
+bench-compiled: $(STAMP) ## the compiled search against the interpreted one: equal counts, and how much faster (compiles for minutes first)
+	$(PY) -m bench compiled $(ARGS)
+
 .PHONY: bench-peers
 bench-peers: $(STAMP) ## our search beside TLC and Spin; ARGS=--smoke is quick. Needs java, spin, gcc
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-input --constraint .ci/constraints.txt --editable '.[peers]'

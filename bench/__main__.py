@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bench import engines, lockstep, parts
+from bench import compiled, engines, lockstep, parts
 from bench.alone import ReplayMismatch
 from bench.peers import compare
 from bench.report import say
@@ -32,6 +32,8 @@ BENCHMARKS: Final[dict[str, Callable[[dict[str, Workload]], Report]]] = {
 }
 PEERS: Final = "peers"
 """Compares checkers, takes minutes and needs programs that are no part of a Python environment: runs only when it is named."""
+COMPILED: Final = "compiled"
+"""Compares the two readings of the search; the compiler takes minutes: runs only when it is named."""
 WIDEST: Final = "everything"
 """The scope that every benchmark measures."""
 EVERY_SCOPE: Final = frozenset({"lockstep"})
@@ -58,8 +60,8 @@ def main(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            callback=_known((*BENCHMARKS, PEERS)),
-            help=f"Any of: {', '.join(BENCHMARKS)}; all if none is named. Or {PEERS} alone.",
+            callback=_known((*BENCHMARKS, PEERS, COMPILED)),
+            help=f"Any of: {', '.join(BENCHMARKS)}; all if none is named. Or {PEERS} or {COMPILED} alone.",
             show_default=False,
         ),
     ] = None,
@@ -78,6 +80,10 @@ def main(
         if names != [PEERS] or scope:
             raise typer.BadParameter(f"{PEERS} is measured alone, on bounds of its own")
         raise typer.Exit(compare.peers(smoke=smoke, as_json=as_json))
+    if names and COMPILED in names:
+        if names != [COMPILED] or scope:
+            raise typer.BadParameter(f"{COMPILED} is measured alone, on the scopes of drc check")
+        raise typer.Exit(compiled.compare(smoke=smoke, as_json=as_json))
     size = SMOKE_SIZE if smoke else FULL_SIZE
     found = workloads(size)
     try:

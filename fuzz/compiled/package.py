@@ -94,6 +94,7 @@ ENTRIES: Final[tuple[Callable[..., Any], ...]] = (
     kernel.decode,
     kernel.encode,
     kernel.digest,
+    kernel.insert,
     kernel.rehash,
     kernel.ready,
 )
