@@ -55,14 +55,14 @@ class Path:
         self.solver = solver
         self.prefix = prefix
         self.division = division
-        self.mem = SymbolicMemory(self, memory)
+        self.mem: Any = SymbolicMemory(self, memory)
         self.decisions: list[bool] = []
         self.open: list[int] = []
         self.taken: list[z3.BoolRef] = []
         self.requirements: list[Requirement] = []
 
-    def word(self, name: str | z3.BitVecRef, width: int = 64) -> Word:
-        """Return the word of this name, or of this term."""
+    def word(self, name: str | z3.BitVecRef, width: int = 64) -> Any:
+        """Return the word of this name, or of this term: a `Word`, where functions say `int`."""
         return Word(z3.BitVec(name, width) if isinstance(name, str) else name, self)
 
     def take(self, condition: z3.BoolRef) -> bool:
@@ -127,12 +127,12 @@ class Outcome:
 
     @property
     def term(self) -> z3.BitVecRef:
-        """The returned value's term."""
+        """The returned word's term."""
         return term(self.value)
 
-    def terms(self) -> tuple[z3.BitVecRef, ...]:
-        """The terms of the returned tuple."""
-        return tuple(term(value) for value in self.value)
+    def terms(self, width: int = 64) -> tuple[z3.BitVecRef, ...]:
+        """The terms of the returned tuple, whose ints become words of this width."""
+        return tuple(term(value, width) for value in self.value)
 
 
 def explore(

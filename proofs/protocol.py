@@ -124,14 +124,24 @@ def initial(s: State) -> Truth:
     return every(*(getattr(s, name) == 0 for name in State._fields if name != "room"), s.room >= 1)
 
 
+def idle(s: State) -> Truth:
+    """Say whether foreign code may run outside a collection. Nothing comes between a count of 0 and the destructor."""
+    return every(s.phase == IDLE, s.life != CONDEMNED)
+
+
+def inside(s: State) -> Truth:
+    """Say whether foreign code may run in a destructor that a sweep runs."""
+    return every(s.phase == SWEEP, s.depth >= 1, s.life != CONDEMNED)
+
+
 def mutating(s: State) -> Truth:
-    """Say whether foreign code may run: between collections, and in a destructor that a sweep runs."""
-    return either(s.phase == IDLE, every(s.phase == SWEEP, s.depth >= 1))
+    """Say whether foreign code may run."""
+    return either(idle(s), inside(s))
 
 
 def sweeping(s: State) -> Truth:
     """Say whether the sweep itself may take its next step: every destructor that it has called is over."""
-    return every(s.phase == SWEEP, s.depth == 0)
+    return every(s.phase == SWEEP, s.depth == 0, s.life != CONDEMNED)
 
 
 def owners(s: State) -> Term:

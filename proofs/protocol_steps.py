@@ -1,7 +1,7 @@
 """Every step that changes what one object sees: of the host, of compiled code, of destructors, and of a collection.
 
-A step is a guard and an effect. A guard says when the code can come to this point; it never says that the object is alive, which is what
-has to be proved. Each step names the functions of `impl` that take it.
+A step is a guard and an effect. A guard says when the code can come to this point; it never says that a reference's object is alive, which
+is what has to be proved. Each step names the functions of `impl` that take it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ from proofs.protocol import (
     choose,
     either,
     every,
+    idle,
     implies,
+    inside,
     mutating,
     owners,
     sweeping,
@@ -115,7 +117,7 @@ def _touch(s: State) -> Term:
 
 def _leaves(s: State) -> Truth:
     """Whether a destructor of the sweep may end: what it entered is left again."""
-    return every(s.depth >= 1, implies(s.depth == 1, every(s.guest == 0, s.guest_dead == 0, s.window == 0)))
+    return every(inside(s), implies(s.depth == 1, every(s.guest == 0, s.guest_dead == 0, s.window == 0)))
 
 
 # How often a word that is written had held the reference before: not at all, as a live local, as a dead word.
@@ -163,7 +165,7 @@ HOST: Final = (
     Step(
         "destructor-ends",
         "its destructor ends, by a panic or not, and its block is freed",
-        lambda s: every(s.life == DYING, either(s.phase == IDLE, every(s.phase == SWEEP, _leaves(s)))),
+        lambda s: every(s.life == DYING, either(s.phase == IDLE, _leaves(s))),
         lambda s: s._replace(life=FREED, depth=choose(s.phase == SWEEP, s.depth - 1, s.depth)),
         (externref.drop_and_dealloc, arena.dealloc),
     ),
@@ -247,7 +249,7 @@ TRANSFERS: Final = (
         "land-inside",
         "Wasm's copy is written to a local of an activation that a destructor of the sweep entered",
         lambda s, live, dead: every(
-            s.phase == SWEEP, s.depth >= 1, s.window >= 1, live >= 0, dead >= 0, live + dead <= 1, live <= s.guest, dead <= s.guest_dead
+            inside(s), s.window >= 1, live >= 0, dead >= 0, live + dead <= 1, live <= s.guest, dead <= s.guest_dead
         ),
         lambda s, live, dead: s._replace(window=s.window - 1, guest=s.guest + 1 - live, guest_dead=s.guest_dead - dead),
         (activation.write_local, activation.load_into_local, runtime.Runtime.call_wasm),
@@ -259,7 +261,7 @@ LOCALS: Final = (
     Step(
         "copy",
         "a local is copied to another: to one of the same activation, of a callee, of the caller",
-        lambda s, dead: every(s.phase == IDLE, s.live >= 1, dead >= 0, dead <= 1, dead <= s.dead),
+        lambda s, dead: every(idle(s), s.live >= 1, dead >= 0, dead <= 1, dead <= s.dead),
         lambda s, dead: s._replace(live=s.live + 1, dead=s.dead - dead),
         (activation.local_copy, transfers.return_local, runtime.Runtime.call_function),
         (_flag,),
@@ -267,7 +269,7 @@ LOCALS: Final = (
     Step(
         "copy-inside",
         "the same in activations that a destructor of the sweep entered",
-        lambda s, dead: every(mutating(s), s.phase == SWEEP, s.guest >= 1, dead >= 0, dead <= 1, dead <= s.guest_dead),
+        lambda s, dead: every(inside(s), s.guest >= 1, dead >= 0, dead <= 1, dead <= s.guest_dead),
         lambda s, dead: s._replace(guest=s.guest + 1, guest_dead=s.guest_dead - dead),
         (activation.local_copy, transfers.return_local, runtime.Runtime.call_function),
         (_flag,),
@@ -275,7 +277,7 @@ LOCALS: Final = (
     Step(
         "leave",
         "locals are overwritten, or their frames are left: by a return, a trap, or a panic that unwinds them",
-        lambda s, live, dead: every(s.phase == IDLE, live >= 0, dead >= 0, live + dead >= 1, live <= s.live, dead <= s.dead),
+        lambda s, live, dead: every(idle(s), live >= 0, dead >= 0, live + dead >= 1, live <= s.live, dead <= s.dead),
         lambda s, live, dead: s._replace(live=s.live - live, dead=s.dead - dead),
         (activation.write_local, activation.spill, stack.pop_frame, transfers.unwind, transfers.leave_wasm),
         (_up_to("live"), _up_to("dead")),
@@ -283,9 +285,7 @@ LOCALS: Final = (
     Step(
         "leave-inside",
         "the same in activations that a destructor of the sweep entered",
-        lambda s, live, dead: every(
-            mutating(s), s.phase == SWEEP, live >= 0, dead >= 0, live + dead >= 1, live <= s.guest, dead <= s.guest_dead
-        ),
+        lambda s, live, dead: every(inside(s), live >= 0, dead >= 0, live + dead >= 1, live <= s.guest, dead <= s.guest_dead),
         lambda s, live, dead: s._replace(guest=s.guest - live, guest_dead=s.guest_dead - dead),
         (activation.write_local, activation.spill, stack.pop_frame, transfers.unwind, transfers.leave_wasm),
         (_up_to("guest"), _up_to("guest_dead")),
@@ -293,14 +293,14 @@ LOCALS: Final = (
     Step(
         "fade",
         "a local has been read for the last time; the word stays",
-        lambda s: every(s.phase == IDLE, s.live >= 1),
+        lambda s: every(idle(s), s.live >= 1),
         lambda s: s._replace(live=s.live - 1, dead=s.dead + 1),
         (activation.reach_safepoint,),
     ),
     Step(
         "fade-inside",
         "the same in an activation that a destructor of the sweep entered",
-        lambda s: every(mutating(s), s.phase == SWEEP, s.guest >= 1),
+        lambda s: every(inside(s), s.guest >= 1),
         lambda s: s._replace(guest=s.guest - 1, guest_dead=s.guest_dead + 1),
         (activation.reach_safepoint,),
     ),
@@ -310,14 +310,14 @@ COLLECTION: Final = (
     Step(
         "collection-begins",
         "a collection begins; no transfer is between its two halves",
-        lambda s: every(s.phase == IDLE, s.window == 0),
+        lambda s: every(idle(s), s.window == 0),
         lambda s: s._replace(phase=WALK, touched=0),
         (collector.gc, collector.reserve, collector.gc_and_insert_slow, activations_table.table_teardown),
     ),
     Step(
         "nested-collection",
         "a destructor asks for a collection while one is under way, and nothing happens",
-        lambda s: every(s.phase == SWEEP, s.depth >= 1),
+        inside,
         lambda s: s,
         (collector.gc,),
     ),
@@ -394,14 +394,14 @@ COLLECTION: Final = (
     Step(
         "other-destructor-begins",
         "the destructor of another object begins inside the sweep",
-        lambda s: s.phase == SWEEP,
+        lambda s: every(s.phase == SWEEP, s.life != CONDEMNED),
         lambda s: s._replace(depth=s.depth + 1),
         (externref.drop_and_dealloc,),
     ),
     Step(
         "other-destructor-ends",
         "the destructor of another object ends, by a panic or not; what it entered is left again",
-        lambda s: every(s.phase == SWEEP, _leaves(s)),
+        _leaves,
         lambda s: s._replace(depth=s.depth - 1),
         (externref.drop_and_dealloc,),
     ),

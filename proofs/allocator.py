@@ -1,0 +1,265 @@
+"""The allocator's steps keep the free list sorted and its neighbours apart, lose no word, and take the lowest place that is aligned."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import z3
+
+from impl.arena import FREE_LIST, FREE_NEXT, POISON, alloc, block_words, carve, dealloc, join, try_alloc
+from impl.errors import AllocationFailed
+from impl.header import FAIL_AFTER, HEADER_WORDS
+from proofs.cuts import Again, Cut, Left, with_contracts
+from proofs.layout import power_of_two
+from proofs.memory import at, fresh_memory
+from proofs.obligations import Claim, Obligation, Verdict
+from proofs.paths import Outcome, Path, always, explore
+
+SUBJECT = "memory operations"
+SMALL = 1 << 32
+
+MEMORY = fresh_memory()
+X = z3.BitVec("x", 64)
+
+
+def granular(*terms: z3.BitVecRef) -> z3.BoolRef:
+    """Say that addresses or sizes are whole granules of two words, and small."""
+    return z3.And(*(z3.And(term & 1 == 0, z3.ULT(term, SMALL)) for term in terms))
+
+
+def _free_block(block: z3.BitVecRef) -> z3.BoolRef:
+    """Say of an address that a free block is there, and that its successor comes after a gap."""
+    size, following = at(MEMORY, block), at(MEMORY, block + FREE_NEXT)
+    return z3.And(
+        granular(block, size, following), z3.UGE(block, HEADER_WORDS), size != 0, z3.Or(following == 0, z3.ULT(block + size, following))
+    )
+
+
+def _carving() -> tuple[dict[str, z3.BoolRef], list[Outcome]]:
+    link, block, skip, words = z3.BitVecs("link block skip words", 64)
+    assumptions = {
+        "the block is free": _free_block(block),
+        "the link lies below the block": z3.ULT(link, block),
+        "skip and words are whole granules, and words is not 0": z3.And(granular(skip, words), words != 0),
+        "the block has room for both": z3.ULE(skip + words, at(MEMORY, block)),
+    }
+    outcomes = explore(
+        lambda path: carve(path.mem, path.word(link), path.word(block), path.word(skip), path.word(words)), assumptions.values()
+    )
+    return assumptions, outcomes
+
+
+def _carve_writes_headers_only() -> Claim:
+    link, block, skip, words = z3.BitVecs("link block skip words", 64)
+    assumptions, outcomes = _carving()
+    tail = block + skip + words
+
+    def promise(outcome: Outcome) -> z3.BoolRef:
+        taken = z3.And(z3.ULE(block + skip, X), z3.ULT(X, tail))
+        poisoned = z3.Or(at(MEMORY, X) == POISON, X == block, X == block + FREE_NEXT)
+        return z3.And(
+            outcome.term == block + skip,
+            outcome.mem.wrote_only([link, block, block + FREE_NEXT, tail, tail + FREE_NEXT]),
+            # A tail is only written inside the block.
+            z3.Implies(z3.And(z3.UGE(X, block + at(MEMORY, block))), outcome.mem.kept(X)),
+            z3.Implies(z3.And(taken, poisoned), at(outcome.mem.now, X) == POISON),
+        )
+
+    return Claim(assumptions, always(outcomes, promise))
+
+
+def _carve_keeps_the_list() -> Claim:
+    link, block, skip, words = z3.BitVecs("link block skip words", 64)
+    assumptions, outcomes = _carving()
+    size, following = at(MEMORY, block), at(MEMORY, block + FREE_NEXT)
+    tail, rest = block + skip + words, at(MEMORY, block) - skip - words
+
+    def promise(outcome: Outcome) -> z3.BoolRef:
+        now = outcome.mem.now
+        after = z3.If(rest == 0, following, tail)
+        front = z3.And(outcome.mem.kept(link), at(now, block) == skip, at(now, block + FREE_NEXT) == after)
+        left = z3.If(skip == 0, z3.BitVecVal(0, 64), at(now, block)) + z3.If(rest == 0, z3.BitVecVal(0, 64), at(now, tail))
+        return z3.And(
+            z3.If(skip == 0, at(now, link) == after, front),
+            z3.Implies(rest != 0, z3.And(at(now, tail) == rest, at(now, tail + FREE_NEXT) == following)),
+            left + words == size,
+            z3.Implies(skip != 0, z3.ULT(block + skip, z3.If(after == 0, z3.BitVecVal(-1, 64), after))),
+        )
+
+    return Claim(assumptions, always(outcomes, promise))
+
+
+def _joining() -> tuple[dict[str, z3.BoolRef], list[Outcome]]:
+    previous, address, words, following = z3.BitVecs("previous address words following", 64)
+    before, after = at(MEMORY, previous), at(MEMORY, following)
+    assumptions = {
+        "what is freed is whole granules, and not 0": z3.And(granular(address, words), words != 0, z3.UGE(address, HEADER_WORDS)),
+        "previous is the free block below, or 0": z3.Or(
+            previous == 0,
+            z3.And(
+                _free_block(previous), z3.ULE(previous + before, address), at(MEMORY, previous + FREE_NEXT) == following
+            ),
+        ),
+        "following is the free block above, or 0": z3.Or(
+            following == 0, z3.And(_free_block(following), z3.ULE(address + words, following), z3.ULT(following + after, SMALL))
+        ),
+    }
+    outcomes = explore(
+        lambda path: join(path.mem, path.word(previous), path.word(address), path.word(words), path.word(following)),
+        assumptions.values(),
+    )
+    return assumptions, outcomes
+
+
+def _join_loses_no_word() -> Claim:
+    previous, address, words, following = z3.BitVecs("previous address words following", 64)
+    assumptions, outcomes = _joining()
+    zero = z3.BitVecVal(0, 64)
+    left = z3.And(previous != 0, previous + at(MEMORY, previous) == address)
+    right = z3.And(following != 0, address + words == following)
+    start = z3.If(left, previous, address)
+    size = words + z3.If(left, at(MEMORY, previous), zero) + z3.If(right, at(MEMORY, following), zero)
+    after = z3.If(right, at(MEMORY, following + FREE_NEXT), following)
+
+    def promise(outcome: Outcome) -> z3.BoolRef:
+        now = outcome.mem.now
+        linked = z3.If(previous == 0, at(now, FREE_LIST) == start, z3.Or(left, at(now, previous + FREE_NEXT) == start))
+        return z3.And(
+            at(now, start) == size,
+            at(now, start + FREE_NEXT) == after,
+            linked,
+            z3.Or(after == 0, z3.ULT(start + size, after)),
+            z3.Or(previous == 0, left, z3.And(at(now, previous) == at(MEMORY, previous), z3.ULT(previous + at(now, previous), start))),
+            z3.Implies(right, z3.And(at(now, following) == POISON, at(now, following + FREE_NEXT) == POISON)),
+        )
+
+    return Claim(assumptions, always(outcomes, promise))
+
+
+def _join_writes_headers_only() -> Claim:
+    previous, address, _words, following = z3.BitVecs("previous address words following", 64)
+    assumptions, outcomes = _joining()
+    blocks = [z3.And(block != 0, z3.Or(X == block, X == block + FREE_NEXT)) for block in (previous, address, following)]
+
+    def promise(outcome: Outcome) -> z3.BoolRef:
+        link = z3.And(previous == 0, X == FREE_LIST)
+        return z3.Or(outcome.mem.kept(X), link, *blocks)
+
+    return Claim(assumptions, always(outcomes, promise))
+
+
+def _search_takes_the_lowest_aligned_place() -> Claim:
+    """One round of the loop of `alloc`, at any free block."""
+    block, align, words, other, link = z3.BitVecs("block align words other link", 64)
+    size = at(MEMORY, block)
+    assumptions = {
+        "the alignment is a power of two": z3.And(power_of_two(align), z3.ULT(align, SMALL)),
+        "the block is free": _free_block(block),
+        "words is small": z3.ULT(words, SMALL),
+    }
+
+    def run(path: Path) -> Again | Left | object:
+        state = {"mem": path.mem, "size": 0, "align": path.word(align), "words": path.word(words), "mask": path.word(align) - 1}
+        return Cut(alloc).step(state | {"skip": 0, "link": path.word(link), "block": path.word(block)})
+
+    def promise(outcome: Outcome) -> z3.BoolRef | bool:
+        came = outcome.value
+        # Any place in this block that is aligned and has room.
+        place = z3.And(z3.ULT(other, SMALL), (block + other) & (align - 1) == 0, z3.ULE(other + words, size))
+        if isinstance(came, Left) and came.broken:
+            skip = came.state["skip"].term
+            found = z3.And((block + skip) & (align - 1) == 0, z3.ULE(skip + words, size), z3.Implies(place, z3.ULE(skip, other)))
+            return z3.And(found, came.state["block"].term == block, came.state["link"].term == link)
+        if isinstance(came, Again):
+            following = z3.And(came.state["block"].term == at(MEMORY, block + FREE_NEXT), came.state["link"].term == block + FREE_NEXT)
+            return z3.And(z3.Not(place), following)
+        return False
+
+    return Claim(assumptions, always(explore(run, assumptions.values()), promise))
+
+
+def _search_asks_for_whole_granules() -> Claim:
+    """What `alloc` does before its loop, and `block_words`."""
+    size, align = z3.BitVecs("size align", 64)
+    assumptions = {"the size is small": z3.ULT(size, SMALL), "the alignment is not 0": align != 0}
+
+    def run(path: Path) -> tuple[Any, ...]:
+        came = Cut(alloc).entry(path.mem, path.word(size), path.word(align))
+        state: dict[str, Any] = getattr(came, "state", {})
+        return state["words"], state["mask"], state["block"], state["link"], block_words(path.word(size))
+
+    def promise(outcome: Outcome) -> z3.BoolRef:
+        words, mask, block, link, whole = outcome.terms()
+        return z3.And(
+            words & 1 == 0, z3.ULE(size, words), z3.ULE(words - size, 1), mask == align - 1, block == at(MEMORY, FREE_LIST), link == FREE_LIST, words == whole
+        )  # fmt: skip
+
+    return Claim(assumptions, always(explore(run, assumptions.values()), promise))
+
+
+def _place_to_free_is_between_neighbours() -> Claim:
+    """One round of the search in `dealloc`: `previous` is below the address, and `following` succeeds it."""
+    address, previous, following = z3.BitVecs("address previous following", 64)
+    assumptions = {
+        "previous is below the address, or 0": z3.ULT(previous, address),
+        "following is a free block, or 0": z3.Or(following == 0, _free_block(following)),
+        "the address is in no free block": z3.Or(following == 0, z3.ULT(address, following), z3.ULE(following + at(MEMORY, following), address)),
+    }
+
+    def run(path: Path) -> object:
+        state = {"mem": path.mem, "size": 0, "align": 0, "address": path.word(address)}
+        return Cut(dealloc, 1).step(state | {"previous": path.word(previous), "following": path.word(following)})
+
+    def promise(outcome: Outcome) -> z3.BoolRef | bool:
+        came = outcome.value
+        if isinstance(came, Left):
+            return z3.And(not came.broken, z3.Or(following == 0, z3.UGE(following, address)))
+        if isinstance(came, Again):
+            now_previous, now_following = came.state["previous"].term, came.state["following"].term
+            return z3.And(
+                now_previous == following,
+                now_following == at(MEMORY, following + FREE_NEXT),
+                z3.ULE(following + at(MEMORY, following), address),
+                z3.Or(now_following == 0, z3.UGT(now_following, now_previous)),
+            )
+        return False
+
+    return Claim(assumptions, always(explore(run, assumptions.values()), promise))
+
+
+def _armed_allocation_fails_once() -> Claim:
+    armed = at(MEMORY, FAIL_AFTER)
+
+    def run(path: Path) -> list[int]:
+        asked: list[int] = []
+
+        def contract(_mem: object, size: int, align: int) -> int:
+            asked.append(size + align)
+            return 64
+
+        with_contracts(try_alloc, alloc=contract)(path.mem, 3, 2)
+        return asked
+
+    def promise(outcome: Outcome) -> z3.BoolRef:
+        now = at(outcome.mem.now, FAIL_AFTER)
+        counted = z3.And(now == z3.If(armed == 0, armed, armed - 1), outcome.mem.wrote_only([FAIL_AFTER]))
+        if isinstance(outcome.raised, AllocationFailed):
+            return z3.And(counted, armed == 1)
+        return z3.And(counted, armed != 1, outcome.value == [5])
+
+    return Claim({}, always(explore(run), promise))
+
+
+def obligations() -> list[Obligation]:
+    """Return the obligations about the allocator."""
+    proved: list[tuple[str, str, Any, tuple[Any, ...]]] = [
+        ("carve-writes-headers-only", "Carving a block out of a free one writes the link and the headers of what stays free, inside that block, and leaves what is taken poisoned.", _carve_writes_headers_only, (carve,)),
+        ("carve-keeps-the-free-list", "After carving, what is left in front and behind is in the list in order, with its sizes; no word is lost.", _carve_keeps_the_list, (carve,)),
+        ("join-loses-no-word", "Joining a freed block merges it with a neighbour exactly when they touch; sizes add up, the list stays sorted, and no two free blocks touch.", _join_loses_no_word, (join,)),
+        ("join-writes-headers-only", "Joining a freed block writes the headers of three free blocks at most, and the list's head.", _join_writes_headers_only, (join,)),
+        ("allocation-takes-the-lowest-place", "A round of the search takes the lowest aligned place of a free block that has room, and passes a block over only if it has none.", _search_takes_the_lowest_aligned_place, (alloc,)),
+        ("allocation-asks-for-whole-granules", "The search begins at the head of the list and asks for the size rounded up to two words.", _search_asks_for_whole_granules, (alloc, block_words)),
+        ("freed-blocks-find-their-neighbours", "A round of the search for the place of a freed block stays below it, and ends at its neighbours.", _place_to_free_is_between_neighbours, (dealloc,)),
+        ("armed-allocation-fails-once", "An allocation fails exactly when the environment's count has run down, and is then disarmed.", _armed_allocation_fails_once, (try_alloc,)),
+    ]  # fmt: skip
+    return [Obligation(name, SUBJECT, text, Verdict.PROVED, build, functions) for name, text, build, functions in proved]

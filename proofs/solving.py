@@ -1,0 +1,167 @@
+"""A verdict is believed only after a second look: models are evaluated again, witnesses replayed, assumptions shown to be satisfiable."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Final
+
+import z3
+
+from proofs.obligations import Claim, Obligation, Verdict, WitnessRefuted
+from proofs.words import every
+
+# For one question to the solver. A whole run takes less.
+SECONDS_USUAL: Final = 60.0
+
+
+@dataclass(frozen=True)
+class ClaimResult:
+    """What the solver said of one claim.
+
+    Args:
+        part: The part's name.
+        verdict: What it said.
+        assumptions: Their names.
+        used: Those that a proof needed, in the same order; empty if there is no proof.
+        witness: Values of the claim's terms where the goal fails, if it does.
+        shown: What the concrete function did with the witness.
+        problem: What is wrong with the claim itself or with the answer; empty if nothing is.
+    """
+
+    part: str
+    verdict: Verdict
+    assumptions: tuple[str, ...]
+    used: tuple[str, ...] = ()
+    witness: tuple[tuple[str, int | bool], ...] = ()
+    shown: str = ""
+    problem: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What came of one obligation.
+
+    Args:
+        name, subject, statement, expected: As in the obligation.
+        verdict: `expected` if each claim says so; `UNKNOWN` if one is unknown; else the opposite.
+        claims: One for each part.
+        seconds: Time to build, solve and replay.
+    """
+
+    name: str
+    subject: str
+    statement: str
+    expected: Verdict
+    verdict: Verdict
+    claims: tuple[ClaimResult, ...]
+    seconds: float
+
+    @property
+    def assumptions(self) -> tuple[str, ...]:
+        """The names of all parts' assumptions."""
+        return tuple(dict.fromkeys(name for claim in self.claims for name in claim.assumptions))
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Assumptions that no part's proof needed; none where nothing was proved."""
+        if self.verdict is not Verdict.PROVED:
+            return ()
+        used = {name for claim in self.claims for name in claim.used}
+        return tuple(name for name in self.assumptions if name not in used)
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """What is wrong, other than an unexpected verdict."""
+        return tuple(f"{claim.part}: {claim.problem}" if claim.part else claim.problem for claim in self.claims if claim.problem)
+
+    @property
+    def surprising(self) -> bool:
+        """Whether this is an answer, and not the one that was expected."""
+        return bool(self.problems) or (self.verdict is not self.expected and self.verdict is not Verdict.UNKNOWN)
+
+
+def discharge(obligation: Obligation, seconds: float = SECONDS_USUAL) -> Result:
+    """Ask the solver about an obligation.
+
+    Args:
+        obligation: The obligation.
+        seconds: Limit of each question.
+    """
+    began = time.monotonic()
+    claims = tuple(_judge(claim, seconds) for claim in obligation.claims())
+    verdicts = {claim.verdict for claim in claims}
+    if Verdict.UNKNOWN in verdicts:
+        verdict = Verdict.UNKNOWN
+    elif verdicts == {obligation.expected}:
+        verdict = obligation.expected
+    else:
+        verdict = Verdict.REFUTED if obligation.expected is Verdict.PROVED else Verdict.PROVED
+    return Result(
+        obligation.name, obligation.subject, obligation.statement, obligation.expected, verdict, claims, time.monotonic() - began
+    )
+
+
+def solver(seconds: float) -> z3.Solver:
+    """Return a solver that chooses its logic itself: a logic that is named and does not fit has been answered wrongly."""
+    made = z3.Solver()
+    made.set("timeout", max(1, int(seconds * 1000)))
+    return made
+
+
+def _judge(claim: Claim, seconds: float) -> ClaimResult:
+    """Ask about one claim: first whether its assumptions can hold at all."""
+    result = ClaimResult(claim.part, Verdict.UNKNOWN, tuple(claim.assumptions))
+    possible = solver(seconds)
+    possible.add(*claim.assumptions.values())
+    answer = possible.check()
+    if answer == z3.unsat:
+        return replace(result, problem="the assumptions contradict each other")
+    if answer == z3.unknown:
+        return result
+    asked = solver(seconds)
+    asked.add(*claim.assumptions.values(), z3.Not(claim.goal))
+    answer = asked.check()
+    if answer == z3.unsat:
+        return replace(result, verdict=Verdict.PROVED, used=_used(claim, seconds))
+    if answer == z3.unknown:
+        return result
+    return _refuted(result, claim, asked.model())
+
+
+def _used(claim: Claim, seconds: float) -> tuple[str, ...]:
+    """Return the assumptions of an unsatisfiable core, less those that can be left out one after another."""
+    tracked = solver(seconds)
+    marks = {name: z3.Bool(f"assumption {index}") for index, name in enumerate(claim.assumptions)}
+    tracked.add(z3.Not(claim.goal))
+    for name, condition in claim.assumptions.items():
+        tracked.assert_and_track(condition, marks[name])
+    if tracked.check() != z3.unsat:
+        return tuple(claim.assumptions)
+    core = {str(mark) for mark in tracked.unsat_core()}
+    return tuple(name for name in claim.assumptions if str(marks[name]) in core)
+
+
+def _refuted(result: ClaimResult, claim: Claim, model: z3.ModelRef) -> ClaimResult:
+    """Look at a model again, and replay it."""
+    holds = model.eval(every(claim.assumptions.values()), model_completion=True)
+    fails = model.eval(z3.Not(claim.goal), model_completion=True)
+    if not (z3.is_true(holds) and z3.is_true(fails)):
+        return replace(result, problem="the solver's model is no model: an assumption fails in it, or the goal holds")
+    values = {name: value(model.eval(term, model_completion=True)) for name, term in claim.terms.items()}
+    result = replace(result, verdict=Verdict.REFUTED, witness=tuple(values.items()))
+    if claim.replay is None:
+        return result
+    try:
+        return replace(result, shown=claim.replay(values))
+    except WitnessRefuted as error:
+        return replace(result, problem=f"the witness does not show it: {error}")
+
+
+def value(term: z3.ExprRef) -> int | bool:
+    """Return the number or the truth value that a term without variables is."""
+    if z3.is_bv_value(term) or z3.is_int_value(term):
+        return int(term.as_long())
+    if z3.is_true(term) or z3.is_false(term):
+        return z3.is_true(term)
+    raise ValueError(f"{term} is no value")
