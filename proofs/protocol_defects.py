@@ -82,6 +82,7 @@ class Defect:
         changed: Steps that replace those of the same name, or come on top; the first is the one that breaks the invariant.
         harm: What a reachable state shows.
         caps: Where the search has to look further, or need not look so far.
+        life: What the object is where the invariant breaks.
         small: The steps that are searched instead of `changed`, where those cannot be followed to the end.
     """
 
@@ -91,6 +92,7 @@ class Defect:
     changed: tuple[Step, ...]
     harm: Property
     caps: Mapping[str, int] = field(default_factory=dict)
+    life: int = ALIVE
     small: tuple[Step, ...] = ()
 
     @property
@@ -178,7 +180,7 @@ COUNTING_DEFECTS: Final = (
         (_wrapping(WORD_VALUES),),
         DANGLING,
         {"held": 5},
-        (_wrapping(WORD_VALUES_SMALL),),
+        small=(_wrapping(WORD_VALUES_SMALL),),
     ),
     Defect(
         "release-before-store",
@@ -269,6 +271,7 @@ WALK_DEFECTS: Final = (
             ),
         ),
         DANGLING_ROOT,
+        life=FREED,
     ),
     Defect(
         "map-misses-a-local",
