@@ -89,21 +89,24 @@ def _carve_keeps_the_list() -> Claim:
     return Claim(assumptions, always(outcomes, promise))
 
 
-def _joining() -> tuple[dict[str, z3.BoolRef], list[Outcome]]:
+def _joining(left: bool, right: bool) -> tuple[dict[str, z3.BoolRef], list[Outcome]]:
+    """Explore `join` where the block touches the free block below, or not, and the one above, or not."""
     previous, address, words, following = z3.BitVecs("previous address words following", 64)
-    before, after = at(MEMORY, previous), at(MEMORY, following)
+    touches_below = z3.And(previous != 0, previous + at(MEMORY, previous) == address)
+    touches_above = z3.And(following != 0, address + words == following)
+    below = z3.And(_free_block(previous), z3.ULE(previous + at(MEMORY, previous), address), at(MEMORY, previous + FREE_NEXT) == following)
+    above = z3.And(_free_block(following), z3.ULE(address + words, following))
     assumptions = {
         "what is freed is whole granules, and not 0": z3.And(granular(address, words), words != 0, z3.UGE(address, HEADER_WORDS)),
-        "previous is the free block below, or 0": z3.Or(
-            previous == 0,
-            z3.And(
-                _free_block(previous), z3.ULE(previous + before, address), at(MEMORY, previous + FREE_NEXT) == following
-            ),
-        ),
-        "following is the free block above, or 0": z3.Or(
-            following == 0, z3.And(_free_block(following), z3.ULE(address + words, following), z3.ULT(following + after, SMALL))
-        ),
+        "previous is the free block below, or 0": below if left else z3.Or(previous == 0, below),
+        "following is the free block above, or 0": above if right else z3.Or(following == 0, above),
+        "the block touches the one below": touches_below if left else z3.Not(touches_below),
+        "the block touches the one above": touches_above if right else z3.Not(touches_above),
     }
+    if not left:
+        assumptions["the block does not touch the one below"] = assumptions.pop("the block touches the one below")
+    if not right:
+        assumptions["the block does not touch the one above"] = assumptions.pop("the block touches the one above")
     outcomes = explore(
         lambda path: join(path.mem, path.word(previous), path.word(address), path.word(words), path.word(following)),
         assumptions.values(),
@@ -111,41 +114,53 @@ def _joining() -> tuple[dict[str, z3.BoolRef], list[Outcome]]:
     return assumptions, outcomes
 
 
-def _join_loses_no_word() -> Claim:
+JOINS = {"touching none": (False, False), "touching the one below": (True, False), "touching the one above": (False, True), "touching both": (True, True)}
+
+
+def _join_loses_no_word() -> list[Claim]:
     previous, address, words, following = z3.BitVecs("previous address words following", 64)
-    assumptions, outcomes = _joining()
-    zero = z3.BitVecVal(0, 64)
-    left = z3.And(previous != 0, previous + at(MEMORY, previous) == address)
-    right = z3.And(following != 0, address + words == following)
-    start = z3.If(left, previous, address)
-    size = words + z3.If(left, at(MEMORY, previous), zero) + z3.If(right, at(MEMORY, following), zero)
-    after = z3.If(right, at(MEMORY, following + FREE_NEXT), following)
+    claims = []
+    for part, (left, right) in JOINS.items():
+        assumptions, outcomes = _joining(left, right)
+        start, size, after = previous if left else address, words, following
+        if left:
+            size = at(MEMORY, previous) + size
+        if right:
+            size, after = size + at(MEMORY, following), at(MEMORY, following + FREE_NEXT)
 
-    def promise(outcome: Outcome) -> z3.BoolRef:
-        now = outcome.mem.now
-        linked = z3.If(previous == 0, at(now, FREE_LIST) == start, z3.Or(left, at(now, previous + FREE_NEXT) == start))
-        return z3.And(
-            at(now, start) == size,
-            at(now, start + FREE_NEXT) == after,
-            linked,
-            z3.Or(after == 0, z3.ULT(start + size, after)),
-            z3.Or(previous == 0, left, z3.And(at(now, previous) == at(MEMORY, previous), z3.ULT(previous + at(now, previous), start))),
-            z3.Implies(right, z3.And(at(now, following) == POISON, at(now, following + FREE_NEXT) == POISON)),
-        )
+        def promise(
+            outcome: Outcome,
+            left: bool = left,
+            right: bool = right,
+            start: z3.BitVecRef = start,
+            size: z3.BitVecRef = size,
+            after: z3.BitVecRef = after,
+        ) -> z3.BoolRef:
+            now = outcome.mem.now
+            kept = [at(now, start) == size, at(now, start + FREE_NEXT) == after, z3.Or(after == 0, z3.ULT(start + size, after))]
+            if not left:
+                kept.append(z3.If(previous == 0, at(now, FREE_LIST) == start, at(now, previous + FREE_NEXT) == start))
+                kept.append(z3.Or(previous == 0, z3.And(outcome.mem.kept(previous), z3.ULT(previous + at(MEMORY, previous), start))))
+            if right:
+                kept += [at(now, following) == POISON, at(now, following + FREE_NEXT) == POISON]
+            return z3.And(*kept)
 
-    return Claim(assumptions, always(outcomes, promise))
+        claims.append(Claim(assumptions, always(outcomes, promise), part=part))
+    return claims
 
 
-def _join_writes_headers_only() -> Claim:
-    previous, address, _words, following = z3.BitVecs("previous address words following", 64)
-    assumptions, outcomes = _joining()
+def _join_writes_headers_only() -> list[Claim]:
+    previous, address, following = z3.BitVecs("previous address following", 64)
     blocks = [z3.And(block != 0, z3.Or(X == block, X == block + FREE_NEXT)) for block in (previous, address, following)]
 
     def promise(outcome: Outcome) -> z3.BoolRef:
-        link = z3.And(previous == 0, X == FREE_LIST)
-        return z3.Or(outcome.mem.kept(X), link, *blocks)
+        return z3.Or(outcome.mem.kept(X), z3.And(previous == 0, X == FREE_LIST), *blocks)
 
-    return Claim(assumptions, always(outcomes, promise))
+    claims = []
+    for part, (left, right) in JOINS.items():
+        assumptions, outcomes = _joining(left, right)
+        claims.append(Claim(assumptions, always(outcomes, promise), part=part))
+    return claims
 
 
 def _search_takes_the_lowest_aligned_place() -> Claim:
@@ -201,7 +216,6 @@ def _place_to_free_is_between_neighbours() -> Claim:
     """One round of the search in `dealloc`: `previous` is below the address, and `following` succeeds it."""
     address, previous, following = z3.BitVecs("address previous following", 64)
     assumptions = {
-        "previous is below the address, or 0": z3.ULT(previous, address),
         "following is a free block, or 0": z3.Or(following == 0, _free_block(following)),
         "the address is in no free block": z3.Or(following == 0, z3.ULT(address, following), z3.ULE(following + at(MEMORY, following), address)),
     }

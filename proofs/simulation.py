@@ -201,8 +201,8 @@ class Simulation:
             if not fit:
                 guesses = sorted({(s.held, s.live + s.guest, s.window) for s in states})
                 raise Nonconforming(
-                    f"the host holds it {held} times, and {live} locals that may be read; by what was seen, (held, in such locals, on its way "
-                    f"to Wasm) is one of {guesses}"
+                    f"the host holds it {held} times, and {live} locals that may be read; what was seen says (held, in such locals, on the "
+                    f"way to Wasm) in {guesses}"
                 )
             if len(self._settled) >= ANSWERS_MAX:
                 self._settled.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -13,6 +14,9 @@ from proofs.words import every
 
 # For one question to the solver. A whole run takes less.
 SECONDS_USUAL: Final = 60.0
+# Work of one question, which assumptions a proof used, in the solver's own unit: a limit of time would make the answer depend on
+# the machine.
+CORE_WORK_MAX: Final = 500_000
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class Result:
         name, subject, statement, expected: As in the obligation.
         verdict: `expected` if each claim says so; `UNKNOWN` if one is unknown; else the opposite.
         claims: One for each part.
-        seconds: Time to build, solve and replay.
+        seconds: Processor time to build, solve and replay.
     """
 
     name: str
@@ -88,7 +92,7 @@ def discharge(obligation: Obligation, seconds: float = SECONDS_USUAL) -> Result:
         obligation: The obligation.
         seconds: Limit of each question.
     """
-    began = time.monotonic()
+    began = time.process_time()
     claims = tuple(_judge(claim, seconds) for claim in obligation.claims())
     verdicts = {claim.verdict for claim in claims}
     if Verdict.UNKNOWN in verdicts:
@@ -98,7 +102,7 @@ def discharge(obligation: Obligation, seconds: float = SECONDS_USUAL) -> Result:
     else:
         verdict = Verdict.REFUTED if obligation.expected is Verdict.PROVED else Verdict.PROVED
     return Result(
-        obligation.name, obligation.subject, obligation.statement, obligation.expected, verdict, claims, time.monotonic() - began
+        obligation.name, obligation.subject, obligation.statement, obligation.expected, verdict, claims, time.process_time() - began
     )
 
 
@@ -119,27 +123,53 @@ def _judge(claim: Claim, seconds: float) -> ClaimResult:
         return replace(result, problem="the assumptions contradict each other")
     if answer == z3.unknown:
         return result
-    asked = solver(seconds)
-    asked.add(*claim.assumptions.values(), z3.Not(claim.goal))
-    answer = asked.check()
-    if answer == z3.unsat:
-        return replace(result, verdict=Verdict.PROVED, used=_used(claim, seconds))
-    if answer == z3.unknown:
-        return result
-    return _refuted(result, claim, asked.model())
+    used: set[str] = set()
+    for part in conjuncts(claim.goal):
+        asked = solver(seconds)
+        asked.add(*claim.assumptions.values(), z3.Not(part))
+        answer = asked.check()
+        if answer == z3.unknown:
+            return result
+        if answer == z3.sat:
+            return _refuted(result, claim, asked.model())
+        if len(used) < len(claim.assumptions):
+            used |= _core(claim.assumptions, part)
+    return replace(result, verdict=Verdict.PROVED, used=tuple(name for name in claim.assumptions if name in used))
 
 
-def _used(claim: Claim, seconds: float) -> tuple[str, ...]:
-    """Return the assumptions of an unsatisfiable core, less those that can be left out one after another."""
-    tracked = solver(seconds)
-    marks = {name: z3.Bool(f"assumption {index}") for index, name in enumerate(claim.assumptions)}
-    tracked.add(z3.Not(claim.goal))
-    for name, condition in claim.assumptions.items():
-        tracked.assert_and_track(condition, marks[name])
+def _core(assumptions: dict[str, z3.BoolRef], part: z3.BoolRef) -> set[str]:
+    """Return the assumptions that a proof used; all of them if that takes too much work to find out.
+
+    Tracking costs the solver its best methods, so this is a question of its own, asked after the answer is known.
+    """
+    tracked = z3.Solver()
+    tracked.set("rlimit", CORE_WORK_MAX)
+    tracked.add(z3.Not(part))
+    marks = {}
+    for index, (name, condition) in enumerate(assumptions.items()):
+        mark = z3.Bool(f"assumption {index}")
+        marks[str(mark)] = name
+        tracked.assert_and_track(condition, mark)
     if tracked.check() != z3.unsat:
-        return tuple(claim.assumptions)
-    core = {str(mark) for mark in tracked.unsat_core()}
-    return tuple(name for name in claim.assumptions if str(marks[name]) in core)
+        return set(assumptions)
+    return {marks[str(mark)] for mark in tracked.unsat_core()}
+
+
+def conjuncts(goal: z3.BoolRef, under: tuple[z3.BoolRef, ...] = ()) -> Iterator[z3.BoolRef]:
+    """Split a goal into goals that together are the same: several small questions are answered much faster than a large one.
+
+    Args:
+        goal: Conjunctions are split, also behind implications.
+        under: What the parts are implied by.
+    """
+    if z3.is_and(goal):
+        for part in goal.children():
+            yield from conjuncts(part, under)
+    elif z3.is_implies(goal):
+        condition, consequence = goal.children()
+        yield from conjuncts(consequence, (*under, condition))
+    elif not z3.is_true(goal):
+        yield z3.Implies(every(under), goal) if under else goal
 
 
 def _refuted(result: ClaimResult, claim: Claim, model: z3.ModelRef) -> ClaimResult:
