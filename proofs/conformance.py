@@ -15,10 +15,10 @@ from impl.checked import CheckedMemory
 from impl.externref import REF_COUNT, VTABLE_ALIGN_BYTES, VTABLE_FIELDS, VTABLE_SIZE_BYTES, Host
 from impl.hash_set import BUCKETS, CAPACITY
 from impl.header import DOORBELL, FRAME_POINTER, INSTANCES, TABLE
-from impl.instance import CELLS, TABLE_ELEMENTS, TABLE_SIZE
+from impl.instance import CELLS, MODULE, TABLE_ELEMENTS, TABLE_SIZE
 from impl.layout import WORD_SHIFT, layout_for
 from impl.runtime import Runtime
-from impl.stack import BASE, DROP, HOST, KIND, LINK, SIZE, WASM
+from impl.stack import BASE, DROP, EXTRA, HOST, KIND, LINK, RETURN_PC, SIZE, WASM
 from proofs.protocol import DYING, EMPTY, IDLE, SWEEP, State
 from proofs.protocol_steps import STEPS, Step
 from proofs.simulation import (
@@ -121,6 +121,10 @@ class Conformance:
         self._words = self.memory.words
         self._host: Host = runtime.host
         self._config = runtime.config
+        # Of each module: the mask of the map at each safepoint that has one.
+        self._maps = [
+            {start + offset: bits for start, _end, infos in module for offset, _words, bits in infos} for module in runtime.config.modules
+        ]
         runtime.memory = self.memory
         runtime.host = self
         self._table = self._words[TABLE]
@@ -205,6 +209,10 @@ class Conformance:
         elif index == table + COLLECTING:
             self._phase = LOOKING if word else OUTSIDE
             self._base = self._words[FRAME_POINTER] if word else 0
+            self._look()
+            if word:
+                self._expect_roots()
+            return
         elif index == table + NEXT and self._phase != OUTSIDE:
             self._phase = RELEASING if self._phase == LOOKING else MERGING
         self._look()
@@ -243,6 +251,24 @@ class Conformance:
                 watched.seen = seen
                 if seen.stage == GONE:
                     del objects[externref]
+
+    def _expect_roots(self) -> None:
+        """Let the locals that stack maps list now, by linear scan of the code, be those that may be read."""
+        self._complete("a collection begins")
+        words = self._words
+        roots: list[int] = []
+        fp = words[FRAME_POINTER]
+        while words[fp + KIND] != BASE:
+            if words[fp + KIND] == WASM:
+                module = words[words[words[INSTANCES] + words[fp + EXTRA]] + MODULE]
+                bits = self._maps[module].get(words[fp + RETURN_PC], 0)
+                roots += [word for place, word in enumerate(words[fp - words[fp + SIZE] : fp]) if bits >> place & 1]
+            fp = words[fp + LINK]
+        for externref, watched in self._objects.items():
+            try:
+                watched.states = self.simulation.narrow(watched.states, roots.count(externref))
+            except Nonconforming as error:
+                raise Nonconforming(f"object {externref}: {error}") from None
 
     # Reading.
 

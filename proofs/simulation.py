@@ -184,6 +184,22 @@ class Simulation:
             reached |= new
         return frozenset(reached)
 
+    def narrow(self, states: frozenset[State], live: int) -> frozenset[State]:
+        """Return the states that fit what the stack maps say when a collection begins.
+
+        Args:
+            states: What fits what was seen.
+            live: Words that hold it and that the map of their frame's safepoint lists.
+
+        Raises:
+            Nonconforming: There is none.
+        """
+        fit = frozenset(s for s in states if s.live == live)
+        if not fit:
+            guesses = sorted({s.live for s in states})
+            raise Nonconforming(f"stack maps list it {live} times; by what was seen, the locals that may be read are one of {guesses}")
+        return fit
+
     def settle(self, states: frozenset[State], held: int, live: int) -> frozenset[State]:
         """Return the states that fit what is known between two operations, and those that they lead to without showing it.
 
