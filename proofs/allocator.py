@@ -12,7 +12,7 @@ from impl.header import FAIL_AFTER, HEADER_WORDS
 from proofs.cuts import Again, Cut, Left, with_contracts
 from proofs.layout import power_of_two
 from proofs.memory import at, fresh_memory
-from proofs.obligations import Claim, Obligation, Verdict
+from proofs.obligations import Claim, Obligation, Verdict, statement
 from proofs.paths import Outcome, Path, always, explore
 
 SUBJECT = "memory operations"
@@ -50,13 +50,16 @@ def _carving() -> tuple[dict[str, z3.BoolRef], list[Outcome]]:
 
 
 def _carve_writes_headers_only() -> Claim:
+    """Carving a block out of a free one writes the link and the headers of what stays free, inside that block, and leaves what is taken
+    poisoned.
+    """
     link, block, skip, words = z3.BitVecs("link block skip words", 64)
     assumptions, outcomes = _carving()
     tail = block + skip + words
 
     def promise(outcome: Outcome) -> z3.BoolRef:
         taken = z3.And(z3.ULE(block + skip, X), z3.ULT(X, tail))
-        poisoned = z3.Or(at(MEMORY, X) == POISON, X == block, X == block + FREE_NEXT)
+        poisoned = z3.Or(at(MEMORY, X) == POISON, block == X, block + FREE_NEXT == X)
         return z3.And(
             outcome.term == block + skip,
             outcome.mem.wrote_only([link, block, block + FREE_NEXT, tail, tail + FREE_NEXT]),
@@ -69,6 +72,7 @@ def _carve_writes_headers_only() -> Claim:
 
 
 def _carve_keeps_the_list() -> Claim:
+    """After carving, what is left in front and behind is in the list in order, with its sizes; no word is lost."""
     link, block, skip, words = z3.BitVecs("link block skip words", 64)
     assumptions, outcomes = _carving()
     size, following = at(MEMORY, block), at(MEMORY, block + FREE_NEXT)
@@ -114,10 +118,18 @@ def _joining(left: bool, right: bool) -> tuple[dict[str, z3.BoolRef], list[Outco
     return assumptions, outcomes
 
 
-JOINS = {"touching none": (False, False), "touching the one below": (True, False), "touching the one above": (False, True), "touching both": (True, True)}
+JOINS = {
+    "touching none": (False, False),
+    "touching the one below": (True, False),
+    "touching the one above": (False, True),
+    "touching both": (True, True),
+}
 
 
 def _join_loses_no_word() -> list[Claim]:
+    """Joining a freed block merges it with a neighbour exactly when they touch; sizes add up, the list stays sorted, and no two free
+    blocks touch.
+    """
     previous, address, words, following = z3.BitVecs("previous address words following", 64)
     claims = []
     for part, (left, right) in JOINS.items():
@@ -150,8 +162,9 @@ def _join_loses_no_word() -> list[Claim]:
 
 
 def _join_writes_headers_only() -> list[Claim]:
+    """Joining a freed block writes the headers of three free blocks at most, and the list's head."""
     previous, address, following = z3.BitVecs("previous address following", 64)
-    blocks = [z3.And(block != 0, z3.Or(X == block, X == block + FREE_NEXT)) for block in (previous, address, following)]
+    blocks = [z3.And(block != 0, z3.Or(block == X, block + FREE_NEXT == X)) for block in (previous, address, following)]
 
     def promise(outcome: Outcome) -> z3.BoolRef:
         return z3.Or(outcome.mem.kept(X), z3.And(previous == 0, X == FREE_LIST), *blocks)
@@ -164,7 +177,10 @@ def _join_writes_headers_only() -> list[Claim]:
 
 
 def _search_takes_the_lowest_aligned_place() -> Claim:
-    """One round of the loop of `alloc`, at any free block."""
+    """A round of the search takes the lowest aligned place of a free block that has room, and passes a block over only if it has none.
+
+    One round of the loop of `alloc`, at any free block.
+    """
     block, align, words, other, link = z3.BitVecs("block align words other link", 64)
     size = at(MEMORY, block)
     assumptions = {
@@ -194,7 +210,10 @@ def _search_takes_the_lowest_aligned_place() -> Claim:
 
 
 def _search_asks_for_whole_granules() -> Claim:
-    """What `alloc` does before its loop, and `block_words`."""
+    """The search begins at the head of the list and asks for the size rounded up to two words.
+
+    What `alloc` does before its loop, and `block_words`.
+    """
     size, align = z3.BitVecs("size align", 64)
     assumptions = {"the size is small": z3.ULT(size, SMALL), "the alignment is not 0": align != 0}
 
@@ -213,11 +232,16 @@ def _search_asks_for_whole_granules() -> Claim:
 
 
 def _place_to_free_is_between_neighbours() -> Claim:
-    """One round of the search in `dealloc`: `previous` is below the address, and `following` succeeds it."""
+    """A round of the search for the place of a freed block stays below it, and ends at its neighbours.
+
+    One round of the search in `dealloc`: `previous` is below the address, and `following` succeeds it.
+    """
     address, previous, following = z3.BitVecs("address previous following", 64)
     assumptions = {
         "following is a free block, or 0": z3.Or(following == 0, _free_block(following)),
-        "the address is in no free block": z3.Or(following == 0, z3.ULT(address, following), z3.ULE(following + at(MEMORY, following), address)),
+        "the address is in no free block": z3.Or(
+            following == 0, z3.ULT(address, following), z3.ULE(following + at(MEMORY, following), address)
+        ),
     }
 
     def run(path: Path) -> object:
@@ -242,6 +266,7 @@ def _place_to_free_is_between_neighbours() -> Claim:
 
 
 def _armed_allocation_fails_once() -> Claim:
+    """An allocation fails exactly when the environment's count has run down, and is then disarmed."""
     armed = at(MEMORY, FAIL_AFTER)
 
     def run(path: Path) -> list[int]:
@@ -266,14 +291,14 @@ def _armed_allocation_fails_once() -> Claim:
 
 def obligations() -> list[Obligation]:
     """Return the obligations about the allocator."""
-    proved: list[tuple[str, str, Any, tuple[Any, ...]]] = [
-        ("carve-writes-headers-only", "Carving a block out of a free one writes the link and the headers of what stays free, inside that block, and leaves what is taken poisoned.", _carve_writes_headers_only, (carve,)),
-        ("carve-keeps-the-free-list", "After carving, what is left in front and behind is in the list in order, with its sizes; no word is lost.", _carve_keeps_the_list, (carve,)),
-        ("join-loses-no-word", "Joining a freed block merges it with a neighbour exactly when they touch; sizes add up, the list stays sorted, and no two free blocks touch.", _join_loses_no_word, (join,)),
-        ("join-writes-headers-only", "Joining a freed block writes the headers of three free blocks at most, and the list's head.", _join_writes_headers_only, (join,)),
-        ("allocation-takes-the-lowest-place", "A round of the search takes the lowest aligned place of a free block that has room, and passes a block over only if it has none.", _search_takes_the_lowest_aligned_place, (alloc,)),
-        ("allocation-asks-for-whole-granules", "The search begins at the head of the list and asks for the size rounded up to two words.", _search_asks_for_whole_granules, (alloc, block_words)),
-        ("freed-blocks-find-their-neighbours", "A round of the search for the place of a freed block stays below it, and ends at its neighbours.", _place_to_free_is_between_neighbours, (dealloc,)),
-        ("armed-allocation-fails-once", "An allocation fails exactly when the environment's count has run down, and is then disarmed.", _armed_allocation_fails_once, (try_alloc,)),
-    ]  # fmt: skip
-    return [Obligation(name, SUBJECT, text, Verdict.PROVED, build, functions) for name, text, build, functions in proved]
+    proved: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("carve-writes-headers-only", _carve_writes_headers_only, (carve,)),
+        ("carve-keeps-the-free-list", _carve_keeps_the_list, (carve,)),
+        ("join-loses-no-word", _join_loses_no_word, (join,)),
+        ("join-writes-headers-only", _join_writes_headers_only, (join,)),
+        ("allocation-takes-the-lowest-place", _search_takes_the_lowest_aligned_place, (alloc,)),
+        ("allocation-asks-for-whole-granules", _search_asks_for_whole_granules, (alloc, block_words)),
+        ("freed-blocks-find-their-neighbours", _place_to_free_is_between_neighbours, (dealloc,)),
+        ("armed-allocation-fails-once", _armed_allocation_fails_once, (try_alloc,)),
+    ]
+    return [Obligation(name, SUBJECT, statement(build), Verdict.PROVED, build, functions) for name, build, functions in proved]

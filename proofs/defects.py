@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from impl.activations_table import CHUNK, END, NEXT
+from impl.activations_table import CHUNK, NEXT
 from impl.errors import RegistrationRefused
 from impl.externref import drop
-from impl.stack_maps import ENTRY_WORDS, MODULE_WORDS, PC
 from impl.stack_maps import END as MODULE_END
+from impl.stack_maps import ENTRY_WORDS, PC
 from impl.stack_maps import START as MODULE_START
 
 if TYPE_CHECKING:
@@ -48,8 +48,7 @@ def layout_unchecked(size_bytes: int, align_bytes: int, pointer_bytes: int) -> t
     word_max = (1 << (pointer_bytes << 3)) - 1
     footer_offset = (size_bytes + mask) & ~mask
     align = align_bytes
-    if align < pointer_bytes:
-        align = pointer_bytes
+    align = max(align, pointer_bytes)
     return (footer_offset + pointer_bytes * 3) & word_max, align, footer_offset
 
 
@@ -71,16 +70,6 @@ def decrement_wrapping(mem: Memory, externref: int) -> None:
 def try_insert_unchecked(mem: Memory, table: int, externref: int) -> int:
     """Put a reference into the bump chunk, whether it has room or not. Source: derived."""
     slot = mem[table + NEXT]
-    mem[slot] = externref
-    mem[table + NEXT] = slot + 1
-    return 1
-
-
-def try_insert_last_slot_lost(mem: Memory, table: int, externref: int) -> int:
-    """Put a reference into the bump chunk unless only one slot is left. Source: derived; an off-by-one that only wastes."""
-    slot = mem[table + NEXT]
-    if slot + 1 == mem[table + END]:
-        return 0
     mem[slot] = externref
     mem[table + NEXT] = slot + 1
     return 1
@@ -116,7 +105,7 @@ def midpoint_wrapping(low: int, high: int) -> int:
 def entry_or_previous(mem: Memory, entries: int, low: int, pc: int) -> int:
     """Return the entry at the place that bisection found, or the one before it.
 
-    Source: seed `lookup_stack_map`, ``Err(n) => n - 1`` (CVE-2021-39218).
+    Source: seed `lookup_stack_map`, ``Err(n) => n - 1``, without markers between functions (wt#2386).
     """
     if mem[entries + low * ENTRY_WORDS + PC] == pc:
         return entries + low * ENTRY_WORDS
@@ -128,16 +117,12 @@ def entry_or_previous(mem: Memory, entries: int, low: int, pc: int) -> int:
 def marked_or_previous(mem: Memory, entries: int, low: int, pc: int, function_start: int) -> int:
     """Return the entry at the place that bisection found, or the one before it if that is in the same function.
 
-    Source: seed `register_stack_maps`, whose markers at the starts of functions have this effect, and wt#2386.
+    Source: seed `lookup_stack_map` with the markers that its `register_stack_maps` enters at the starts of functions (wt#2396).
     """
-    if mem[entries + low * ENTRY_WORDS + PC] == pc:
-        return entries + low * ENTRY_WORDS
-    if low == 0:
+    found = entry_or_previous(mem, entries, low, pc)
+    if found != 0 and mem[found + PC] < function_start:
         return 0
-    previous = entries + (low - 1) * ENTRY_WORDS
-    if mem[previous + PC] < function_start:
-        return 0
-    return previous
+    return found
 
 
 def in_module_to_its_end(mem: Memory, module: int, pc: int) -> int:
@@ -171,8 +156,3 @@ def refuse_overlap_of_the_seed(start: int, end: int, following_start: int, follo
 def append_entry(mem: Memory, entries: int, count: int, pc: int) -> None:
     """Enter a pc behind all others, wherever it belongs. Source: seed `register_stack_maps`, functions out of order."""
     mem[entries + count * ENTRY_WORDS + PC] = pc
-
-
-def module_place(modules: int, index: int) -> int:
-    """Return the address of a module of the registry."""
-    return modules + index * MODULE_WORDS

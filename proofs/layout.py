@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from typing import Any, TypeAlias
 
 import z3
 
@@ -21,12 +21,15 @@ from impl.layout import (
     words,
 )
 from proofs import defects
-from proofs.obligations import Claim, Obligation, Verdict, WitnessRefuted
+from proofs.obligations import Claim, Obligation, Verdict, WitnessRefuted, statement
 from proofs.paths import Outcome, Path, always, explore, wrapped
 from proofs.replays import Values, needs
 
 SUBJECT = "layout"
 WIDTHS = (32, 64)
+
+# What is said of a block: bytes of a pointer, the value's size and alignment, and the block's size, alignment and footer offset.
+Promise: TypeAlias = Callable[[int, z3.BitVecRef, z3.BitVecRef, tuple[z3.BitVecRef, ...]], z3.BoolRef]
 
 
 def power_of_two(term: z3.BitVecRef) -> z3.BoolRef:
@@ -59,6 +62,7 @@ def _rounding(width: int) -> tuple[z3.BitVecRef, z3.BitVecRef, z3.BitVecRef, dic
 
 
 def _rounding_is_aligned_and_tight(width: int) -> Claim:
+    """Rounding up gives a multiple of the alignment, at least n, less than one alignment above it, and within the limit."""
     n, align, limit, assumptions, outcomes = _rounding(width)
 
     def promise(outcome: Outcome) -> z3.BoolRef | bool:
@@ -71,6 +75,7 @@ def _rounding_is_aligned_and_tight(width: int) -> Claim:
 
 
 def _rounding_refuses_only_what_has_no_multiple(width: int) -> Claim:
+    """Rounding up is refused only if no multiple of the alignment lies between n and the limit; otherwise it gives the least one."""
     n, align, limit, assumptions, outcomes = _rounding(width)
     other = z3.BitVec("other", width)
     assumptions["the limit and one is a multiple of the alignment"] = (limit + 1) & (align - 1) == 0
@@ -83,6 +88,7 @@ def _rounding_refuses_only_what_has_no_multiple(width: int) -> Claim:
 
 
 def _rounding_twice_is_rounding_once(width: int) -> Claim:
+    """What has been rounded up is not changed by rounding up."""
     n, align, limit, assumptions, _ = _rounding(width)
 
     def run(path: Path) -> tuple[object, object]:
@@ -112,7 +118,7 @@ def _layout(width: int) -> tuple[z3.BitVecRef, z3.BitVecRef, dict[str, z3.BoolRe
     return size, align, assumptions, outcomes
 
 
-def _layout_claim(promise: Callable[[int, z3.BitVecRef, z3.BitVecRef, tuple[z3.BitVecRef, ...]], z3.BoolRef], width: int) -> Claim:
+def _layout_claim(promise: Promise, width: int) -> Claim:
     """Claim something of size, alignment and footer offset of every block that there is."""
     size, align, assumptions, outcomes = _layout(width)
     pointer = width // 8
@@ -126,31 +132,32 @@ def _layout_claim(promise: Callable[[int, z3.BitVecRef, z3.BitVecRef, tuple[z3.B
 
 
 def _apart_and_inside(pointer: int, size: z3.BitVecRef, _align: z3.BitVecRef, block: tuple[z3.BitVecRef, ...]) -> z3.BoolRef:
+    """The value ends before the footer begins, and the footer ends inside the block."""
     block_size, _, footer = block
     return z3.And(z3.ULE(size, footer), z3.ULE(_wide(footer) + 3 * pointer, _wide(block_size)))
 
 
 def _aligned(pointer: int, _size: z3.BitVecRef, align: z3.BitVecRef, block: tuple[z3.BitVecRef, ...]) -> z3.BoolRef:
+    """In a block that is aligned as it says, value and footer are aligned; and its alignment is a power of two."""
     _, block_align, footer = block
     base = z3.BitVec("base", footer.size())
     placed = base & (block_align - 1) == 0
-    return z3.And(
-        power_of_two(block_align), z3.Implies(placed, z3.And(base & (align - 1) == 0, (base + footer) & (pointer - 1) == 0))
-    )
+    return z3.And(power_of_two(block_align), z3.Implies(placed, z3.And(base & (align - 1) == 0, (base + footer) & (pointer - 1) == 0)))
 
 
 def _tight(pointer: int, size: z3.BitVecRef, align: z3.BitVecRef, block: tuple[z3.BitVecRef, ...]) -> z3.BoolRef:
+    """The padding is less than a pointer, the block ends with the footer, and its alignment is the larger of the two."""
     block_size, block_align, footer = block
-    return z3.And(
-        z3.ULT(footer - size, pointer), block_size == footer + 3 * pointer, z3.Or(block_align == align, block_align == pointer)
-    )
+    return z3.And(z3.ULT(footer - size, pointer), block_size == footer + 3 * pointer, z3.Or(block_align == align, block_align == pointer))
 
 
 def _whole_words(_pointer: int, _size: z3.BitVecRef, _align: z3.BitVecRef, block: tuple[z3.BitVecRef, ...]) -> z3.BoolRef:
+    """At 64 bits, size, alignment and footer offset are whole numbers of words."""
     return z3.And(*(word & 7 == 0 for word in block), block[1] != 0)
 
 
 def _refused_exactly(width: int) -> Claim:
+    """A layout is refused if and only if its size, rounded up to its alignment, exceeds isize::MAX; no sum overflows on the way."""
     size, align, assumptions, outcomes = _layout(width)
     pointer = z3.BitVecVal(width // 8, width)
     limit = (1 << (width - 1)) - 1
@@ -165,6 +172,7 @@ def _refused_exactly(width: int) -> Claim:
 
 
 def _words_are_exact() -> Claim:
+    """Bytes are converted to words exactly, or refused because they are no whole number of words."""
     size = z3.BitVec("size", 64)
     outcomes = explore(lambda path: words(path.word(size)))
 
@@ -177,6 +185,7 @@ def _words_are_exact() -> Claim:
 
 
 def _offsets() -> Claim:
+    """The offsets that compiled code has built in are those of a C compiler's structures, for both pointer sizes."""
     pointer = z3.BitVec("pointer", 64)
     assumptions = {"a pointer has 4 or 8 bytes": z3.Or(pointer == 4, pointer == 8)}
 
@@ -206,6 +215,7 @@ def _offsets() -> Claim:
 
 
 def _no_power_of_two() -> Claim:
+    """Rounding up works for alignments that are no powers of two."""
     n, align = z3.BitVecs("n align", 64)
     limit = (1 << 63) - 1
     assumptions = {
@@ -224,6 +234,7 @@ def _no_power_of_two() -> Claim:
 
 
 def _wrapping() -> Claim:
+    """Rounding up without a check for overflow never gives less than n."""
     n, align = z3.BitVecs("n align", 64)
     assumptions = {"the alignment is a power of two": power_of_two(align)}
     outcomes = explore(lambda path: defects.round_up_wrapping(path.word(n), path.word(align)), assumptions.values())
@@ -237,9 +248,13 @@ def _wrapping() -> Claim:
 
 
 def _without_mask() -> Claim:
+    """Rounding up needs no mask."""
     n, align = z3.BitVecs("n align", 64)
     limit = (1 << 63) - 1
-    assumptions = {"the alignment is a power of two": power_of_two(align), "the sum fits": z3.And(z3.ULE(n, 1 << 32), z3.ULE(align, 1 << 32))}
+    assumptions = {
+        "the alignment is a power of two": power_of_two(align),
+        "the sum fits": z3.And(z3.ULE(n, 1 << 32), z3.ULE(align, 1 << 32)),
+    }
     outcomes = explore(lambda path: defects.round_up_without_mask(path.word(n), path.word(align), limit), assumptions.values())
 
     def replay(values: Values) -> str:
@@ -251,6 +266,7 @@ def _without_mask() -> Claim:
 
 
 def _unchecked_at_32_bits() -> Claim:
+    """The seed's layout of any value of at most isize::MAX bytes is one that an allocator takes."""
     size, align = z3.BitVecs("size align", 32)
     limit = (1 << 31) - 1
     assumptions = {
@@ -273,6 +289,7 @@ def _unchecked_at_32_bits() -> Claim:
 
 
 def _aligned_as_the_value() -> Claim:
+    """A block aligned as its value has an aligned footer."""
     base, size, align = z3.BitVecs("base size align", 64)
     assumptions = {
         "the value's alignment is a power of two": power_of_two(align),
@@ -285,7 +302,9 @@ def _aligned_as_the_value() -> Claim:
         _, footer = defects.layout_aligned_as_the_value(values["size"], values["align"])
         address = (values["base"] + footer) % (1 << 64)
         needs(address % 8 != 0, f"the footer at {address} is aligned")
-        return f"a value of alignment {values['align']} in a block at {values['base']:#x} has its count at {address:#x}, which is misaligned"
+        return (
+            f"a value of alignment {values['align']} in a block at {values['base']:#x} has its count at {address:#x}, which is misaligned"
+        )
 
     goal = wrapped(outcomes, lambda outcome: (base + outcome.terms()[1]) & 7 == 0)
     return Claim(assumptions, goal, {"base": base, "size": size, "align": align}, replay)
@@ -295,28 +314,43 @@ def obligations() -> list[Obligation]:
     """Return the obligations about layouts."""
 
     def each_width(build: Callable[[int], Claim]) -> Callable[[], list[Claim]]:
-        return lambda: [build(width) for width in WIDTHS]
+        def build_each() -> list[Claim]:
+            return [build(width) for width in WIDTHS]
+
+        build_each.__doc__ = build.__doc__
+        return build_each
+
+    def of_blocks(promise: Promise, widths: tuple[int, ...] = WIDTHS) -> Callable[[], list[Claim]]:
+        def build_each() -> list[Claim]:
+            return [_layout_claim(promise, width) for width in widths]
+
+        build_each.__doc__ = promise.__doc__
+        return build_each
 
     both = (layout_for, layout_for_pointer, round_up_to_align)
-    proved = [
-        ("rounding-is-aligned-and-tight", "Rounding up gives a multiple of the alignment, at least n, less than one alignment above it, and within the limit.", each_width(_rounding_is_aligned_and_tight), (round_up_to_align,)),
-        ("rounding-refuses-only-the-impossible", "Rounding up is refused only if no multiple of the alignment lies between n and the limit; otherwise it gives the least one.", each_width(_rounding_refuses_only_what_has_no_multiple), (round_up_to_align,)),
-        ("rounding-twice-is-rounding-once", "What has been rounded up is not changed by rounding up.", each_width(_rounding_twice_is_rounding_once), (round_up_to_align,)),
-        ("value-and-footer-are-apart-and-inside", "The value ends before the footer begins, and the footer ends inside the block.", each_width(partial(_layout_claim, _apart_and_inside)), both),
-        ("value-and-footer-are-aligned", "In a block that is aligned as it says, value and footer are aligned; and its alignment is a power of two.", each_width(partial(_layout_claim, _aligned)), both),
-        ("layout-wastes-nothing", "The padding is less than a pointer, the block ends with the footer, and its alignment is the larger of the two.", each_width(partial(_layout_claim, _tight)), both),
-        ("layout-is-refused-exactly-when-too-large", "A layout is refused if and only if its size, rounded up to its alignment, exceeds isize::MAX; no sum overflows on the way.", each_width(_refused_exactly), both),
-        ("layout-is-whole-words", "At 64 bits, size, alignment and footer offset are whole numbers of words.", lambda: _layout_claim(_whole_words, 64), both),
-        ("bytes-to-words-is-exact", "Bytes are converted to words exactly, or refused because they are no whole number of words.", _words_are_exact, (words,)),
-        ("offsets-are-those-of-a-c-compiler", "The offsets that compiled code has built in are those of a C compiler's structures, for both pointer sizes.", _offsets, (VMOffsets.vm_extern_data_size, VMOffsets.vm_extern_ref_activation_table_end, c_layout)),
+    proved: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("rounding-is-aligned-and-tight", each_width(_rounding_is_aligned_and_tight), (round_up_to_align,)),
+        ("rounding-refuses-only-the-impossible", each_width(_rounding_refuses_only_what_has_no_multiple), (round_up_to_align,)),
+        ("rounding-twice-is-rounding-once", each_width(_rounding_twice_is_rounding_once), (round_up_to_align,)),
+        ("value-and-footer-are-apart-and-inside", of_blocks(_apart_and_inside), both),
+        ("value-and-footer-are-aligned", of_blocks(_aligned), both),
+        ("layout-wastes-nothing", of_blocks(_tight), both),
+        ("layout-is-refused-exactly-when-too-large", each_width(_refused_exactly), both),
+        ("layout-is-whole-words", of_blocks(_whole_words, (64,)), both),
+        ("bytes-to-words-is-exact", _words_are_exact, (words,)),
+        (
+            "offsets-are-those-of-a-c-compiler",
+            _offsets,
+            (VMOffsets.vm_extern_data_size, VMOffsets.vm_extern_ref_activation_table_end, c_layout),
+        ),
     ]
-    refuted = [
-        ("rounding-to-no-power-of-two", "Rounding up works for alignments that are no powers of two.", _no_power_of_two, (round_up_to_align,)),
-        ("rounding-that-wraps", "Rounding up without a check for overflow never gives less than n.", _wrapping, (defects.round_up_wrapping,)),
-        ("rounding-without-mask", "Rounding up needs no mask.", _without_mask, (defects.round_up_without_mask,)),
-        ("layout-unchecked-at-32-bits", "The seed's layout of any value of at most isize::MAX bytes is one that an allocator takes.", _unchecked_at_32_bits, (defects.layout_unchecked, layout_for_pointer)),
-        ("block-aligned-as-the-value", "A block aligned as its value has an aligned footer.", _aligned_as_the_value, (defects.layout_aligned_as_the_value,)),
+    refuted: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("rounding-to-no-power-of-two", _no_power_of_two, (round_up_to_align,)),
+        ("rounding-that-wraps", _wrapping, (defects.round_up_wrapping,)),
+        ("rounding-without-mask", _without_mask, (defects.round_up_without_mask,)),
+        ("layout-unchecked-at-32-bits", _unchecked_at_32_bits, (defects.layout_unchecked, layout_for_pointer)),
+        ("block-aligned-as-the-value", _aligned_as_the_value, (defects.layout_aligned_as_the_value,)),
     ]
-    return [Obligation(name, SUBJECT, text, Verdict.PROVED, build, functions) for name, text, build, functions in proved] + [
-        Obligation(name, SUBJECT, text, Verdict.REFUTED, build, functions) for name, text, build, functions in refuted
+    return [Obligation(name, SUBJECT, statement(build), Verdict.PROVED, build, functions) for name, build, functions in proved] + [
+        Obligation(name, SUBJECT, statement(build), Verdict.REFUTED, build, functions) for name, build, functions in refuted
     ]

@@ -7,6 +7,7 @@ the entries that the round looks at.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import z3
@@ -29,7 +30,7 @@ from impl.stack_maps import (
 from impl.stack_maps import START as MODULE_START
 from proofs.cuts import Again, Cut, Left, with_contracts
 from proofs.memory import at, fresh_memory
-from proofs.obligations import Claim, Obligation, Verdict
+from proofs.obligations import Claim, Obligation, Verdict, statement
 from proofs.paths import Outcome, Path, always, explore
 
 SUBJECT = "lookup"
@@ -37,7 +38,7 @@ SMALL = 1 << 32
 ENTRY_MAX = 1 << 30
 
 MEMORY = fresh_memory()
-BASE, COUNT, LOW, HIGH, I, WANTED, REGISTRY, INDEX = z3.BitVecs("base count low high i pc registry index", 64)
+BASE, COUNT, LOW, HIGH, ITEM, WANTED, REGISTRY, INDEX = z3.BitVecs("base count low high i pc registry index", 64)
 MIDDLE = z3.LShR(LOW + HIGH, 1)
 
 
@@ -74,7 +75,7 @@ def _sorted(kind: str, item: z3.BitVecRef, other: z3.BitVecRef) -> z3.BoolRef:
     )
 
 
-def _invariant(kind: str, low: z3.BitVecRef, high: z3.BitVecRef, item: z3.BitVecRef = I) -> z3.BoolRef:
+def _invariant(kind: str, low: z3.BitVecRef, high: z3.BitVecRef, item: z3.BitVecRef = ITEM) -> z3.BoolRef:
     """Say of an item what the bisection keeps true of all: it belongs below `low`, or not below `high`, or nothing is known yet."""
     inside = z3.ULT(item, COUNT)
     return z3.And(
@@ -93,6 +94,7 @@ KINDS: dict[str, tuple[Any, Any]] = {"entry": (entry_at, entry_bisect_step), "mo
 
 
 def _holds_initially(kind: str) -> Claim:
+    """Before the first round nothing is said of any item, so the invariant holds."""
     function, _ = KINDS[kind]
 
     def run(path: Path) -> tuple[Any, Any]:
@@ -108,12 +110,15 @@ def _holds_initially(kind: str) -> Claim:
 
 
 def _is_kept(kind: str) -> Claim:
-    """The loop's own round, with the step that it calls."""
+    """A round keeps the invariant in a sorted table of any length, and leaves a shorter interval; the loop ends only with an empty one.
+
+    The loop's own round, with the step that it calls.
+    """
     function, _ = KINDS[kind]
     assumptions = {
         **_bounds(),
         "the invariant holds": _invariant(kind, LOW, HIGH),
-        "the table is sorted (of i and the middle)": _sorted(kind, I, MIDDLE),
+        "the table is sorted (of i and the middle)": _sorted(kind, ITEM, MIDDLE),
     }
 
     def run(path: Path) -> object:
@@ -133,6 +138,7 @@ def _is_kept(kind: str) -> Claim:
 
 
 def _reads_inside(kind: str) -> Claim:
+    """A round reads one word, inside the table, and writes none."""
     _, step = KINDS[kind]
     words = ENTRY_WORDS if kind == "entry" else MODULE_WORDS
     assumptions = {**_bounds(), "low < high <= count": z3.And(z3.ULT(LOW, HIGH), z3.ULE(HIGH, COUNT))}
@@ -147,6 +153,7 @@ def _reads_inside(kind: str) -> Claim:
 
 
 def _middle_is_inside(kind: str) -> Claim:
+    """A round moves one end inwards and leaves at most half of the interval; no sum overflows."""
     _, step = KINDS[kind]
     assumptions = {**_bounds(), "low < high <= count": z3.And(z3.ULT(LOW, HIGH), z3.ULE(HIGH, COUNT))}
     outcomes = explore(
@@ -155,7 +162,13 @@ def _middle_is_inside(kind: str) -> Claim:
 
     def promise(outcome: Outcome) -> z3.BoolRef:
         low, high = outcome.terms()
-        return z3.And(z3.ULE(LOW, low), z3.ULE(low, high), z3.ULE(high, HIGH), z3.Or(low == LOW, high == HIGH), z3.ULE(high - low, z3.LShR(HIGH - LOW, 1)))
+        return z3.And(
+            z3.ULE(LOW, low),
+            z3.ULE(low, high),
+            z3.ULE(high, HIGH),
+            z3.Or(low == LOW, high == HIGH),
+            z3.ULE(high - low, z3.LShR(HIGH - LOW, 1)),
+        )
 
     return Claim(assumptions, always(outcomes, promise), part=f"{kind} table")
 
@@ -167,18 +180,19 @@ def found_entry(path: Path, low: z3.BitVecRef) -> Any:
 
 
 def _entry_is_exact() -> Claim:
+    """When the bisection has ended, the entry of exactly this pc is returned; none is returned only if no entry has this pc."""
     assumptions = {
         **_bounds(),
         # Address 0 is nobody's, so that 0 can mean "none".
         "the table is not at address 0": BASE != 0,
         "the invariant holds where the loop has ended (of the entry there)": _invariant("entry", LOW, LOW, LOW),
         "the invariant holds where the loop has ended (of i)": _invariant("entry", LOW, LOW),
-        "the table is sorted (of i and the entry there)": _sorted("entry", I, LOW),
+        "the table is sorted (of i and the entry there)": _sorted("entry", ITEM, LOW),
     }
 
     def promise(outcome: Outcome) -> z3.BoolRef:
         found = outcome.term
-        absent = z3.Implies(z3.ULT(I, COUNT), pc_of(I) != WANTED)
+        absent = z3.Implies(z3.ULT(ITEM, COUNT), pc_of(ITEM) != WANTED)
         there = z3.And(z3.ULT(LOW, COUNT), found == BASE + LOW * ENTRY_WORDS, at(MEMORY, found + PC) == WANTED)
         return z3.And(z3.If(found == 0, absent, there), outcome.mem.wrote_only([]))
 
@@ -187,6 +201,7 @@ def _entry_is_exact() -> Claim:
 
 
 def _module_is_the_first_that_ends_later() -> Claim:
+    """When the bisection has ended, the module found is the first that ends past the pc."""
     assumptions = {"the invariant holds where the loop has ended": _invariant("module", LOW, LOW)}
 
     def run(path: Path) -> Any:
@@ -194,15 +209,18 @@ def _module_is_the_first_that_ends_later() -> Claim:
         return Cut(module_index).after({**state, "low": path.word(LOW), "high": path.word(LOW)})
 
     def promise(outcome: Outcome) -> z3.BoolRef:
-        first = z3.Implies(z3.And(z3.ULT(I, COUNT), z3.ULT(WANTED, end_of(I))), z3.UGE(I, outcome.term))
-        there = z3.Implies(z3.And(I == outcome.term, z3.ULT(I, COUNT)), z3.ULT(WANTED, end_of(I)))
+        first = z3.Implies(z3.And(z3.ULT(ITEM, COUNT), z3.ULT(WANTED, end_of(ITEM))), z3.UGE(ITEM, outcome.term))
+        there = z3.Implies(z3.And(outcome.term == ITEM, z3.ULT(ITEM, COUNT)), z3.ULT(WANTED, end_of(ITEM)))
         return z3.And(first, there, z3.ULE(outcome.term, COUNT))
 
     return Claim(assumptions, always(explore(run, assumptions.values()), promise))
 
 
 def _lookup_asks_the_right_module() -> Claim:
-    """`lookup_stack_map` with contracts for the two bisections: what was proved of them."""
+    """A lookup asks the one module that contains the pc for exactly this pc, and answers none only if no module contains it.
+
+    `lookup_stack_map` with contracts for the two bisections: what was proved of them.
+    """
     modules, count = at(MEMORY, REGISTRY + MODULES), at(MEMORY, REGISTRY + MODULES_COUNT)
     answer = z3.BitVec("answer", 64)
 
@@ -217,9 +235,9 @@ def _lookup_asks_the_right_module() -> Claim:
         "module_index gives the first module that ends past the pc": z3.And(
             z3.ULE(INDEX, count),
             z3.Implies(z3.ULT(INDEX, count), z3.ULT(WANTED, end_of(INDEX, modules))),
-            z3.Implies(z3.ULT(I, INDEX), z3.ULE(end_of(I, modules), WANTED)),
+            z3.Implies(z3.ULT(ITEM, INDEX), z3.ULE(end_of(ITEM, modules), WANTED)),
         ),
-        "modules are disjoint and sorted (of i and the one found)": z3.And(ordered(I, INDEX), ordered(INDEX, I)),
+        "modules are disjoint and sorted (of i and the one found)": z3.And(ordered(ITEM, INDEX), ordered(INDEX, ITEM)),
     }
 
     def run(path: Path) -> tuple[Any, list[tuple[Any, ...]]]:
@@ -242,8 +260,10 @@ def _lookup_asks_the_right_module() -> Claim:
         result, asked = outcome.value
         right = [z3.And(*conditions) for _, *conditions in asked]
         if [what for what, *_ in asked] == ["index", "entry"]:
-            return z3.And(*right, result.term == answer, contains(INDEX), z3.Implies(z3.And(z3.ULT(I, count), contains(I)), I == INDEX))
-        return z3.And(*right, len(asked) == 1, result == 0, z3.Implies(z3.ULT(I, count), z3.Not(contains(I))))
+            return z3.And(
+                *right, result.term == answer, contains(INDEX), z3.Implies(z3.And(z3.ULT(ITEM, count), contains(ITEM)), ITEM == INDEX)
+            )
+        return z3.And(*right, len(asked) == 1, result == 0, z3.Implies(z3.ULT(ITEM, count), z3.Not(contains(ITEM))))
 
     return Claim(assumptions, always(explore(run, assumptions.values()), promise))
 
@@ -251,20 +271,22 @@ def _lookup_asks_the_right_module() -> Claim:
 def obligations() -> list[Obligation]:
     """Return the obligations about lookups."""
 
-    def both(build: Any) -> Any:
-        return lambda: [build("entry"), build("module")]
+    def both(build: Callable[[str], Claim]) -> Callable[[], list[Claim]]:
+        def build_both() -> list[Claim]:
+            return [build("entry"), build("module")]
+
+        build_both.__doc__ = build.__doc__
+        return build_both
 
     bisections = (entry_at, module_index, entry_bisect_step, module_bisect_step)
     steps = (entry_bisect_step, module_bisect_step)
-    proved: list[tuple[str, str, Any, tuple[Any, ...]]] = [
-        ("bisection-invariant-holds-initially", "Before the first round nothing is said of any item, so the invariant holds.", both(_holds_initially), bisections),
-        ("bisection-round-keeps-the-invariant", "A round keeps the invariant in a sorted table of any length, and leaves a shorter interval; the loop ends only with an empty one.", both(_is_kept), bisections),
-        ("bisection-reads-inside-the-table", "A round reads one word, inside the table, and writes none.", both(_reads_inside), steps),
-        ("bisection-moves-one-end-inwards", "A round moves one end inwards and leaves at most half of the interval; no sum overflows.", both(_middle_is_inside), steps),
-        ("entry-found-is-exact", "When the bisection has ended, the entry of exactly this pc is returned; none is returned only if no entry has this pc.", _entry_is_exact, (entry_at,)),
-        ("module-found-is-the-first-past-the-pc", "When the bisection has ended, the module found is the first that ends past the pc.", _module_is_the_first_that_ends_later, (module_index,)),
-        ("lookup-asks-the-module-of-the-pc", "A lookup asks the one module that contains the pc for exactly this pc, and answers none only if no module contains it.", _lookup_asks_the_right_module, (lookup_stack_map,)),
-    ]  # fmt: skip
-    return [Obligation(name, SUBJECT, text, Verdict.PROVED, build, functions) for name, text, build, functions in proved]
-
-
+    proved: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("bisection-invariant-holds-initially", both(_holds_initially), bisections),
+        ("bisection-round-keeps-the-invariant", both(_is_kept), bisections),
+        ("bisection-reads-inside-the-table", both(_reads_inside), steps),
+        ("bisection-moves-one-end-inwards", both(_middle_is_inside), steps),
+        ("entry-found-is-exact", _entry_is_exact, (entry_at,)),
+        ("module-found-is-the-first-past-the-pc", _module_is_the_first_that_ends_later, (module_index,)),
+        ("lookup-asks-the-module-of-the-pc", _lookup_asks_the_right_module, (lookup_stack_map,)),
+    ]
+    return [Obligation(name, SUBJECT, statement(build), Verdict.PROVED, build, functions) for name, build, functions in proved]

@@ -16,6 +16,7 @@ from impl.activations_table import (
     STACK_CANARY,
     SWEEPING,
     TABLE_WORDS,
+    insert_precise_stack_root,
     insert_slow_without_gc,
     num_filled_in_bump_chunk,
     reset_stack_canary,
@@ -24,14 +25,14 @@ from impl.activations_table import (
     sweep_slot,
     try_insert,
 )
-from impl.collector import gc, insert_precise_stack_root, insert_with_gc, reserve
+from impl.collector import gc, insert_with_gc, reserve
 from impl.errors import Aborted, Panicked
 from impl.externref import COUNT_MAX, clone, decrement_ref_count, drop, increment_ref_count
 from impl.hash_set import LENGTH, SET_WORDS, set_swap
 from impl.header import VERDICT
 from proofs.cuts import Cut, Reached, with_contracts
 from proofs.memory import at, fresh_memory
-from proofs.obligations import Claim, Obligation, Verdict
+from proofs.obligations import Claim, Obligation, Verdict, statement
 from proofs.paths import Outcome, Path, always, explore
 
 SUBJECT = "memory operations"
@@ -55,6 +56,7 @@ def others_kept(outcome: Outcome, *addresses: z3.BitVecRef | int) -> z3.BoolRef:
 
 
 def _increment_counts_or_aborts() -> list[Claim]:
+    """Counting one reference more raises the count by one and writes nothing else; at the largest count it aborts and changes none."""
     count = at(MEMORY, REFERENCE)
     assumptions = {"the count is not the word of the verdict": REFERENCE != VERDICT}
 
@@ -67,17 +69,17 @@ def _increment_counts_or_aborts() -> list[Claim]:
     def cloned(outcome: Outcome) -> z3.BoolRef:
         return promise(outcome) if outcome.raised is not None else z3.And(promise(outcome), outcome.term == REFERENCE)
 
+    def explored(function: Any) -> list[Outcome]:
+        return explore(lambda path: function(path.mem, path.word(REFERENCE)), assumptions.values())
+
     return [
-        Claim(
-            assumptions,
-            always(explore(lambda path: function(path.mem, path.word(REFERENCE)), assumptions.values()), keeps),
-            part=function.__name__,
-        )
-        for function, keeps in ((increment_ref_count, promise), (clone, cloned))
+        Claim(assumptions, always(explored(increment_ref_count), promise), part="increment_ref_count"),
+        Claim(assumptions, always(explored(clone), cloned), part="clone"),
     ]
 
 
 def _decrement_counts_or_aborts() -> Claim:
+    """Counting one reference less lowers the count by one and writes nothing else; at zero it aborts."""
     count = at(MEMORY, REFERENCE)
     assumptions = {"the count is not the word of the verdict": REFERENCE != VERDICT}
 
@@ -92,7 +94,9 @@ def _decrement_counts_or_aborts() -> Claim:
 
 
 def _drop_destroys_at_one() -> Claim:
+    """Dropping a reference destroys the value if and only if the count was one, once, with the count at zero."""
     count = at(MEMORY, REFERENCE)
+
     def run(path: Path) -> list[z3.BoolRef]:
         destroyed: list[z3.BoolRef] = []
 
@@ -140,6 +144,9 @@ def in_range(memory: z3.ArrayRef) -> z3.BoolRef:
 
 
 def _try_insert_keeps_the_chunk() -> Claim:
+    """An insertion writes the slot at the bump finger and the finger, in the chunk and never at or past its end; it is refused exactly
+    when the chunk is full.
+    """
     assumptions = table_assumptions()
     finger, start, end = at(MEMORY, TABLE + NEXT), at(MEMORY, TABLE + CHUNK), at(MEMORY, TABLE + END)
 
@@ -161,6 +168,7 @@ def _try_insert_keeps_the_chunk() -> Claim:
 
 
 def _fill_is_counted() -> Claim:
+    """The number of filled slots grows by one with each insertion and never exceeds the chunk."""
     assumptions = table_assumptions()
 
     def run(path: Path) -> tuple[Any, Any, Any]:
@@ -177,7 +185,10 @@ def _fill_is_counted() -> Claim:
 
 
 def _collects_exactly_when_full() -> list[Claim]:
-    """`insert_with_gc` and `reserve`, with a contract for the collection that only notes that it was asked for."""
+    """An insertion collects exactly when the chunk is full, and a reservation exactly when the room is less than what is wanted.
+
+    `insert_with_gc` and `reserve`, with a contract for the collection that only notes that it was asked for.
+    """
     assumptions = table_assumptions(apart=False)
     wanted = z3.BitVec("wanted", 64)
     room = at(MEMORY, TABLE + END) - at(MEMORY, TABLE + NEXT)
@@ -210,7 +221,11 @@ def _collects_exactly_when_full() -> list[Claim]:
 
 
 def _duplicate_gives_its_count_back() -> list[Claim]:
-    """A set owns one count of each member: for both insertions into sets, `set_insert` is any function that answers 0 or 1."""
+    """A set owns one count of each member: a duplicate of the over-approximated set gives its count back, which is never the last, and
+    the precise set takes one only for a new member.
+
+    A set owns one count of each member: for both insertions into sets, `set_insert` is any function that answers 0 or 1.
+    """
     absent = z3.Bool("absent")
     count = at(MEMORY, REFERENCE)
     assumptions = {
@@ -246,6 +261,7 @@ def _duplicate_gives_its_count_back() -> list[Claim]:
 
 
 def _sets_are_exchanged() -> Claim:
+    """Exchanging two sets exchanges their words and writes nothing else."""
     a, b = z3.BitVecs("a b", 64)
     assumptions = {
         "addresses are small": z3.And(z3.ULT(a, SMALL), z3.ULT(b, SMALL)),
@@ -264,6 +280,9 @@ def _sets_are_exchanged() -> Claim:
 
 
 def _sweep_slot_empties_first() -> Claim:
+    """Sweeping a slot drops exactly what it held, once, with the slot already empty, whatever the destructor does; a panic goes no
+    further.
+    """
     slot = z3.BitVec("slot", 64)
     panics = z3.Bool("panics")
     held = at(MEMORY, slot)
@@ -292,7 +311,10 @@ def _sweep_slot_empties_first() -> Claim:
 
 
 def _chunk_is_closed_while_sweeping() -> Claim:
-    """The part of `sweep` before its first loop, and then any insertion."""
+    """Before its first destructor a sweep closes the chunk: every insertion is refused, and no slot is written.
+
+    The part of `sweep` before its first loop, and then any insertion.
+    """
     assumptions = table_assumptions(ordered=False)
     start, finger, end = at(MEMORY, TABLE + CHUNK), at(MEMORY, TABLE + NEXT), at(MEMORY, TABLE + END)
 
@@ -318,7 +340,11 @@ def _chunk_is_closed_while_sweeping() -> Claim:
 
 
 def _chunk_is_open_and_empty_after_the_sweep() -> Claim:
-    """The part of `sweep` after its first loop. The set that is drained then empties in one round, whatever it held."""
+    """After its last destructor a sweep opens the chunk, empty; the precise set takes the place of the over-approximated one and is left
+    empty; a panic is reported.
+
+    The part of `sweep` after its first loop. The set that is drained then empties in one round, whatever it held.
+    """
     assumptions = table_assumptions(apart=False, ordered=False)
     start = at(MEMORY, TABLE + CHUNK)
     panics = z3.BitVec("a destructor panicked", 64)
@@ -364,6 +390,9 @@ def _chunk_is_open_and_empty_after_the_sweep() -> Claim:
 
 
 def _collection_is_guarded() -> Claim:
+    """A nested collection does nothing; another one sweeps exactly when there is no canary or the walk has found it, discards otherwise,
+    and leaves the guard open even after a panic.
+    """
     found, canary, collecting = z3.Bool("all roots were found"), at(MEMORY, TABLE + STACK_CANARY), at(MEMORY, TABLE + COLLECTING)
     panics = z3.Bool("a destructor panicked")
     assumptions = {"addresses are small": z3.ULT(TABLE, SMALL)}
@@ -413,6 +442,7 @@ def _collection_is_guarded() -> Claim:
 
 
 def _canary_belongs_to_the_oldest() -> Claim:
+    """The oldest call sets the canary and resets it; a nested one does neither."""
     canary = z3.BitVec("canary", 64)
     assumptions = {"addresses are small": z3.ULT(TABLE, SMALL)}
     before = at(MEMORY, TABLE + STACK_CANARY)
@@ -440,19 +470,23 @@ def _canary_belongs_to_the_oldest() -> Claim:
 
 def obligations() -> list[Obligation]:
     """Return the obligations about counts, chunk, sweep and collection."""
-    proved: list[tuple[str, str, Any, tuple[Any, ...]]] = [
-        ("increment-counts-one-or-aborts", "Counting one reference more raises the count by one and writes nothing else; at the largest count it aborts and changes none.", _increment_counts_or_aborts, (increment_ref_count, clone)),
-        ("decrement-counts-one-or-aborts", "Counting one reference less lowers the count by one and writes nothing else; at zero it aborts.", _decrement_counts_or_aborts, (decrement_ref_count,)),
-        ("drop-destroys-at-exactly-one", "Dropping a reference destroys the value if and only if the count was one, once, with the count at zero.", _drop_destroys_at_one, (drop,)),
-        ("try-insert-keeps-the-chunk", "An insertion writes the slot at the bump finger and the finger, in the chunk and never at or past its end; it is refused exactly when the chunk is full.", _try_insert_keeps_the_chunk, (try_insert,)),
-        ("fill-count-follows-insertions", "The number of filled slots grows by one with each insertion and never exceeds the chunk.", _fill_is_counted, (num_filled_in_bump_chunk, try_insert)),
-        ("collects-exactly-when-there-is-no-room", "An insertion collects exactly when the chunk is full, and a reservation exactly when the room is less than what is wanted.", _collects_exactly_when_full, (insert_with_gc, reserve, try_insert)),
-        ("duplicates-give-their-count-back", "A set owns one count of each member: a duplicate of the over-approximated set gives its count back, which is never the last, and the precise set takes one only for a new member.", _duplicate_gives_its_count_back, (insert_slow_without_gc, insert_precise_stack_root, increment_ref_count, decrement_ref_count)),
-        ("sets-are-exchanged-whole", "Exchanging two sets exchanges their words and writes nothing else.", _sets_are_exchanged, (set_swap,)),
-        ("sweep-slot-empties-before-it-drops", "Sweeping a slot drops exactly what it held, once, with the slot already empty, whatever the destructor does; a panic goes no further.", _sweep_slot_empties_first, (sweep_slot,)),
-        ("chunk-is-closed-while-sweeping", "Before its first destructor a sweep closes the chunk: every insertion is refused, and no slot is written.", _chunk_is_closed_while_sweeping, (sweep, try_insert, set_swap)),
-        ("chunk-is-open-after-the-sweep", "After its last destructor a sweep opens the chunk, empty; the precise set takes the place of the over-approximated one and is left empty; a panic is reported.", _chunk_is_open_and_empty_after_the_sweep, (sweep, set_swap)),
-        ("collection-is-guarded", "A nested collection does nothing; another one sweeps exactly when there is no canary or the walk has found it, discards otherwise, and leaves the guard open even after a panic.", _collection_is_guarded, (gc,)),
-        ("canary-belongs-to-the-oldest-call", "The oldest call sets the canary and resets it; a nested one does neither.", _canary_belongs_to_the_oldest, (set_stack_canary, reset_stack_canary)),
-    ]  # fmt: skip
-    return [Obligation(name, SUBJECT, text, Verdict.PROVED, build, functions) for name, text, build, functions in proved]
+    proved: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("increment-counts-one-or-aborts", _increment_counts_or_aborts, (increment_ref_count, clone)),
+        ("decrement-counts-one-or-aborts", _decrement_counts_or_aborts, (decrement_ref_count,)),
+        ("drop-destroys-at-exactly-one", _drop_destroys_at_one, (drop,)),
+        ("try-insert-keeps-the-chunk", _try_insert_keeps_the_chunk, (try_insert,)),
+        ("fill-count-follows-insertions", _fill_is_counted, (num_filled_in_bump_chunk, try_insert)),
+        ("collects-exactly-when-there-is-no-room", _collects_exactly_when_full, (insert_with_gc, reserve, try_insert)),
+        (
+            "duplicates-give-their-count-back",
+            _duplicate_gives_its_count_back,
+            (insert_slow_without_gc, insert_precise_stack_root, increment_ref_count, decrement_ref_count),
+        ),
+        ("sets-are-exchanged-whole", _sets_are_exchanged, (set_swap,)),
+        ("sweep-slot-empties-before-it-drops", _sweep_slot_empties_first, (sweep_slot,)),
+        ("chunk-is-closed-while-sweeping", _chunk_is_closed_while_sweeping, (sweep, try_insert, set_swap)),
+        ("chunk-is-open-after-the-sweep", _chunk_is_open_and_empty_after_the_sweep, (sweep, set_swap)),
+        ("collection-is-guarded", _collection_is_guarded, (gc,)),
+        ("canary-belongs-to-the-oldest-call", _canary_belongs_to_the_oldest, (set_stack_canary, reset_stack_canary)),
+    ]
+    return [Obligation(name, SUBJECT, statement(build), Verdict.PROVED, build, functions) for name, build, functions in proved]

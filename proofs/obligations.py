@@ -90,12 +90,30 @@ class Obligation:
         return claims
 
 
+def statement(about: Callable[..., object]) -> str:
+    """Return the first paragraph of a docstring, on one line: the statement of the obligation that the function builds.
+
+    Raises:
+        ValueError: There is none.
+    """
+    paragraph = (about.__doc__ or "").partition("\n\n")[0]
+    if not paragraph.strip():
+        raise ValueError(f"{about.__name__} states nothing")
+    return " ".join(paragraph.split())
+
+
 # Modules with a function `obligations() -> list[Obligation]`, in the order in which they are reported.
 SUBJECTS: Final = (
     "proofs.layout",
     "proofs.memory_operations",
+    "proofs.allocator",
+    "proofs.walk",
+    "proofs.memory_refuted",
     "proofs.lookup",
+    "proofs.lookup_refuted",
     "proofs.registration",
+    "proofs.registry_arrays",
+    "proofs.registry_refuted",
 )
 
 

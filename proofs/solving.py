@@ -193,5 +193,5 @@ def value(term: z3.ExprRef) -> int | bool:
     if z3.is_bv_value(term) or z3.is_int_value(term):
         return int(term.as_long())
     if z3.is_true(term) or z3.is_false(term):
-        return z3.is_true(term)
+        return bool(z3.is_true(term))
     raise ValueError(f"{term} is no value")

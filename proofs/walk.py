@@ -13,7 +13,7 @@ from impl.stack import EXTRA, FRAME_HEADER, KIND, RETURN_PC, SIZE, pop_frame, pu
 from impl.stack_maps import BITS
 from proofs.cuts import Again, Cut, Left, Reached, Returned, with_contracts
 from proofs.memory import at, fresh_memory
-from proofs.obligations import Claim, Obligation, Verdict
+from proofs.obligations import Claim, Obligation, Verdict, statement
 from proofs.paths import Outcome, Path, always, explore
 
 SUBJECT = "memory operations"
@@ -24,6 +24,7 @@ X, FP, SP, TABLE, ENTRY = z3.BitVecs("x fp sp table entry", 64)
 
 
 def _push_writes_its_frame_only() -> Claim:
+    """Pushing a frame writes its header and the frame pointer, inside the stack, and is refused exactly when it does not fit."""
     kind, pc, size, extra = z3.BitVecs("kind pc size extra", 64)
     link, low = at(MEMORY, FRAME_POINTER), at(MEMORY, STACK_LOW)
     top = link - at(MEMORY, link + SIZE)
@@ -60,7 +61,10 @@ def _push_writes_its_frame_only() -> Claim:
 
 
 def _pop_undoes_push() -> Claim:
-    """What `pop_frame` does before it clears words, after a push; then one round of its loop."""
+    """Popping a frame that was pushed puts the frame pointer back, and a round of clearing leaves a zero.
+
+    What `pop_frame` does before it clears words, after a push; then one round of its loop.
+    """
     size = z3.BitVec("size", 64)
     link, low = at(MEMORY, FRAME_POINTER), at(MEMORY, STACK_LOW)
     assumptions = {
@@ -83,12 +87,17 @@ def _pop_undoes_push() -> Claim:
     def promise(outcome: Outcome) -> z3.BoolRef | bool:
         if outcome.raised is not None:
             return True
-        return z3.And(at(outcome.value, FRAME_POINTER) == link, at(outcome.mem.now, X) == 0, at(outcome.mem.now, FRAME_POINTER) == z3.If(X == FRAME_POINTER, 0, link))
+        return z3.And(
+            at(outcome.value, FRAME_POINTER) == link,
+            at(outcome.mem.now, X) == 0,
+            at(outcome.mem.now, FRAME_POINTER) == z3.If(X == FRAME_POINTER, 0, link),
+        )
 
     return Claim(assumptions, always(explore(run, assumptions.values()), promise))
 
 
 def _walk_follows_links() -> Claim:
+    """A step of a walk goes to the youngest frame and then along the links, until the walk is cut short; it writes nothing."""
     visited = z3.BitVec("visited", 64)
     limit = at(MEMORY, WALK_LIMIT)
     assumptions = {"a stack has fewer frames than words": z3.ULT(visited, SMALL)}
@@ -103,6 +112,7 @@ def _walk_follows_links() -> Claim:
 
 
 def _scan_begins_at_the_lowest_word() -> Claim:
+    """The scan of a frame begins with bit 0 of its map at its lowest word."""
     assumptions = {"addresses are small": z3.ULT(ENTRY, SMALL)}
 
     def run(path: Path) -> tuple[Any, Any]:
@@ -118,9 +128,17 @@ def _scan_begins_at_the_lowest_word() -> Claim:
 
 
 def _scan_takes_listed_words_only() -> Claim:
-    """Invariant of the loop in `scan_frame` after k rounds: `address` is `sp + k`, and `bits` is the map shifted right by k."""
+    """A round of the scan takes word k of the frame if and only if bit k of the map is set; it ends only when no set bit is left, and it
+    ends.
+
+    Invariant of the loop in `scan_frame` after k rounds: `address` is `sp + k`, and `bits` is the map shifted right by k.
+    """
     bits, k, bit = z3.BitVecs("map k bit", 64)
-    assumptions = {"addresses are small": z3.ULT(SP, SMALL), "at most 64 rounds were made": z3.ULE(k, 64), "a bit has a number below 64": z3.ULT(bit, 64)}
+    assumptions = {
+        "addresses are small": z3.ULT(SP, SMALL),
+        "at most 64 rounds were made": z3.ULE(k, 64),
+        "a bit has a number below 64": z3.ULT(bit, 64),
+    }
 
     def run(path: Path) -> tuple[object, list[z3.BitVecRef]]:
         visited: list[z3.BitVecRef] = []
@@ -150,6 +168,7 @@ def _scan_takes_listed_words_only() -> Claim:
 
 
 def _null_is_no_root() -> Claim:
+    """A listed word is a root unless it is null."""
     held = at(MEMORY, X)
 
     def run(path: Path) -> list[z3.BitVecRef]:
@@ -170,6 +189,7 @@ def _null_is_no_root() -> Claim:
 
 
 def _frame_is_scanned_by_its_map() -> Claim:
+    """A frame is scanned from its stack pointer with the map that the registry has for its pc, and not at all if there is none."""
     found = z3.BitVec("found", 64)
     pc, size = at(MEMORY, FP + RETURN_PC), at(MEMORY, FP + SIZE)
     assumptions = {"the frame lies in memory": z3.And(z3.ULT(FP, SMALL), z3.ULE(size, FP))}
@@ -199,7 +219,10 @@ def _frame_is_scanned_by_its_map() -> Claim:
 
 
 def _walk_ends_at_the_canary_only() -> Claim:
-    """One round of the walk: it says that all roots were found only at the frame that holds the canary."""
+    """A walk says that it has found all roots only at a frame that holds the canary, and otherwise goes on to the end of the stack.
+
+    One round of the walk: it says that all roots were found only at the frame that holds the canary.
+    """
     canary, last_sp, visited, onward = z3.BitVecs("canary last_sp visited onward", 64)
     assumptions = {"a stack has fewer frames than words": z3.ULT(visited, SMALL)}
 
@@ -229,14 +252,14 @@ def _walk_ends_at_the_canary_only() -> Claim:
 
 def obligations() -> list[Obligation]:
     """Return the obligations about the stack and its walk."""
-    proved: list[tuple[str, str, Any, tuple[Any, ...]]] = [
-        ("push-writes-its-frame-only", "Pushing a frame writes its header and the frame pointer, inside the stack, and is refused exactly when it does not fit.", _push_writes_its_frame_only, (push_frame,)),
-        ("pop-undoes-push", "Popping a frame that was pushed puts the frame pointer back, and a round of clearing leaves a zero.", _pop_undoes_push, (pop_frame, push_frame)),
-        ("walk-follows-links", "A step of a walk goes to the youngest frame and then along the links, until the walk is cut short; it writes nothing.", _walk_follows_links, (walk_step,)),
-        ("scan-begins-at-the-stack-pointer", "The scan of a frame begins with bit 0 of its map at its lowest word.", _scan_begins_at_the_lowest_word, (scan_frame,)),
-        ("scan-takes-listed-words-only", "A round of the scan takes word k of the frame if and only if bit k of the map is set; it ends only when no set bit is left, and it ends.", _scan_takes_listed_words_only, (scan_frame,)),
-        ("null-is-no-root", "A listed word is a root unless it is null.", _null_is_no_root, (scan_word,)),
-        ("frame-is-scanned-by-its-own-map", "A frame is scanned from its stack pointer with the map that the registry has for its pc, and not at all if there is none.", _frame_is_scanned_by_its_map, (walk_frame,)),
-        ("walk-ends-at-the-canary-only", "A walk says that it has found all roots only at a frame that holds the canary, and otherwise goes on to the end of the stack.", _walk_ends_at_the_canary_only, (find_precise_stack_roots,)),
-    ]  # fmt: skip
-    return [Obligation(name, SUBJECT, text, Verdict.PROVED, build, functions) for name, text, build, functions in proved]
+    proved: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("push-writes-its-frame-only", _push_writes_its_frame_only, (push_frame,)),
+        ("pop-undoes-push", _pop_undoes_push, (pop_frame, push_frame)),
+        ("walk-follows-links", _walk_follows_links, (walk_step,)),
+        ("scan-begins-at-the-stack-pointer", _scan_begins_at_the_lowest_word, (scan_frame,)),
+        ("scan-takes-listed-words-only", _scan_takes_listed_words_only, (scan_frame,)),
+        ("null-is-no-root", _null_is_no_root, (scan_word,)),
+        ("frame-is-scanned-by-its-own-map", _frame_is_scanned_by_its_map, (walk_frame,)),
+        ("walk-ends-at-the-canary-only", _walk_ends_at_the_canary_only, (find_precise_stack_roots,)),
+    ]
+    return [Obligation(name, SUBJECT, statement(build), Verdict.PROVED, build, functions) for name, build, functions in proved]
