@@ -225,8 +225,14 @@ def _search_asks_for_whole_granules() -> Claim:
     def promise(outcome: Outcome) -> z3.BoolRef:
         words, mask, block, link, whole = outcome.terms()
         return z3.And(
-            words & 1 == 0, z3.ULE(size, words), z3.ULE(words - size, 1), mask == align - 1, block == at(MEMORY, FREE_LIST), link == FREE_LIST, words == whole
-        )  # fmt: skip
+            words & 1 == 0,
+            z3.ULE(size, words),
+            z3.ULE(words - size, 1),
+            mask == align - 1,
+            block == at(MEMORY, FREE_LIST),
+            link == FREE_LIST,
+            words == whole,
+        )
 
     return Claim(assumptions, always(explore(run, assumptions.values()), promise))
 

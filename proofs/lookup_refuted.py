@@ -115,7 +115,7 @@ def _unsorted_table() -> Claim:
         "the table fits in the memory": z3.And(z3.ULT(BASE, SMALL), z3.ULT(COUNT, 1 << 10)),
         "low < high <= count": z3.And(z3.ULT(LOW, HIGH), z3.ULE(HIGH, COUNT)),
         "entry i is the one that is looked for": z3.And(z3.ULE(LOW, ITEM), z3.ULT(ITEM, HIGH), pc_of(ITEM) == WANTED),
-        "pcs have at most four digits": z3.And(z3.ULT(WANTED, 0x10000), z3.ULT(pc_of(MIDDLE), 0x10000)),
+        "pcs have at most four digits": z3.And(z3.ULT(WANTED, 0x10000), z3.ULT(pc_of(MIDDLE), 0x10000), pc_of(MIDDLE) != WANTED),
     }
     outcomes = explore(
         lambda path: entry_bisect_step(path.mem, *(path.word(term) for term in (BASE, LOW, HIGH, WANTED))), assumptions.values()

@@ -108,8 +108,12 @@ def _insertion_past_the_end() -> Claim:
 def _chunk_reset_in_place() -> Claim:
     """If a sweep resets `next` before it releases the entries, a destructor's insertion spares the slots that are yet to be swept."""
     slot = z3.BitVec("slot", 64)
-    assumptions = table_assumptions() | {
-        "the slot is one that is still to be swept": z3.And(z3.ULE(at(MEMORY, TABLE + CHUNK), slot), z3.ULT(slot, at(MEMORY, TABLE + NEXT)))
+    held = at(MEMORY, slot)
+    assumptions = {
+        **table_assumptions(),
+        **READABLE,
+        "the slot is one that is yet to be swept": z3.And(z3.ULE(at(MEMORY, TABLE + CHUNK), slot), z3.ULT(slot, at(MEMORY, TABLE + NEXT))),
+        "it holds another reference": z3.And(held != REFERENCE, z3.UGE(held, 0x1000), z3.ULT(held, 0x10000)),
     }
 
     def run(path: Path) -> Any:

@@ -23,8 +23,8 @@ RANGES = {
         z3.ULT(OLD_START, OLD_END),
         z3.ULT(0, OLD_START),
         z3.ULT(0, START),
-        z3.ULT(END, 1 << 32),
-        z3.ULT(OLD_END, 1 << 32),
+        z3.ULT(END, 1 << 16),
+        z3.ULT(OLD_END, 1 << 16),
     )
 }
 RANGE_TERMS = {"start": START, "end": END, "old_start": OLD_START, "old_end": OLD_END}
