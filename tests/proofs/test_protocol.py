@@ -115,6 +115,17 @@ def test_a_defect_leads_to_harm(defect: object) -> None:
     assert not proved
 
 
+def test_what_is_claimed_of_a_step_is_the_whole_invariant() -> None:
+    """A claim leaves out what the step does not change, which must be nothing but that."""
+    s = symbolic()
+    for step, obligation in zip(STEPS, (found for found in obligations() if found.name.startswith("counting-step-")), strict=True):
+        assert obligation.name == f"counting-step-{step.name}"
+        claims = obligation.claims()
+        after = invariant(step.effect(s, *parameters(step)))
+        # Without the guard, so that nothing can be proved here that a claim would have had to say.
+        assert not sat(invariant(s), *(claim.goal for claim in claims), z3.Not(formula(after)))
+
+
 @pytest.mark.parametrize("dropped", INVARIANT, ids=lambda part: part.name)
 def test_no_part_of_the_invariant_is_superfluous(dropped: Property) -> None:
     """Without it, either another part is no longer kept by some step, or something that users rely on no longer follows."""
