@@ -7,6 +7,7 @@ rely on follows from it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Final, TypeAlias
 
 import z3
@@ -85,8 +86,8 @@ def obligations() -> list[Obligation]:
         ),
         _obligation(
             "sweep-is-not-prolonged",
-            "No step, re-entrant insertions included, adds to what a sweep has yet to release.",
-            _sweep_claim,
+            "No step, re-entrant insertions included, adds to what a sweep has yet to release, and each release takes one entry away.",
+            _sweep_claims,
             (activations_table.sweep, activations_table.try_insert),
         ),
         _obligation(
@@ -201,12 +202,18 @@ def _complete_claim() -> Claim:
     return _claim(BY_NAME["collection-ends"], goal)
 
 
-def _sweep_claim() -> Claim:
-    def goal(before: State, after: State) -> Truth:
-        both = every(before.phase == SWEEP, after.phase == SWEEP)
-        return implies(both, after.chunk + after.sweeping <= before.chunk + before.sweeping)
+def _sweep_claims() -> list[Claim]:
+    def left(s: State) -> Term:
+        return s.chunk + s.sweeping
 
-    return _any_step(STEPS, goal)
+    def no_more(before: State, after: State) -> Truth:
+        return implies(every(before.phase == SWEEP, after.phase == SWEEP), left(after) <= left(before))
+
+    releases = [BY_NAME["slot-emptied"], BY_NAME["member-taken"]]
+    return [
+        replace(_any_step(STEPS, no_more), part="no step adds"),
+        replace(_any_step(releases, lambda before, after: left(after) == left(before) - 1), part="each release takes one away"),
+    ]
 
 
 def _stuck_claim() -> Claim:

@@ -210,12 +210,15 @@ def _shape(s: State) -> Truth:
         implies(s.phase == IDLE, s.precise == 0),
         implies(s.phase != SWEEP, every(s.sweeping == 0, s.depth == 0)),
         implies(s.depth == 0, every(s.guest == 0, s.guest_dead == 0)),
-        implies(every(s.phase != IDLE, s.depth == 0), s.window == 0),
         implies(s.carried == 1, every(either(s.phase == FAILED, s.phase == MERGE), s.precise == 0)),
         implies(s.owed == 1, every(s.phase == WALK, s.precise == 1)),
         implies(either(s.phase == CLOSED, s.phase == SWEEP), s.room == 0),
         implies(either(s.phase == OPENED, s.phase == MERGE), s.chunk == 0),
     )
+
+
+def _windows(s: State) -> Truth:
+    return implies(every(s.phase != IDLE, s.depth == 0), s.window == 0)
 
 
 def _precision(s: State) -> Truth:
@@ -234,7 +237,8 @@ INVARIANT: Final = (
         "life", "the object is alive exactly while its count is not 0, was destroyed at most once, and is on no stack but alive", _life
     ),
     Property("shelter", "what Wasm may read is in a part of the table that outlives the collection under way", _shelter),
-    Property("shape", "each set, flag and window is in use in its own phases alone; the chunk is closed during a sweep", _shape),
+    Property("shape", "each set and flag is in use in its own phases alone, and the chunk is closed during a sweep", _shape),
+    Property("windows", "no transfer is between its two halves while the collector itself is at work", _windows),
     Property("precision", "a precise root is on a frame; what else a sweep leaves was inserted meanwhile", _precision),
 )
 
@@ -294,7 +298,7 @@ def describe(s: State) -> str:
     places = ", ".join(f"{number} {where}" for number, where in owned if number) or "by nobody"
     seen = [(s.live, "live locals"), (s.guest, "live locals of a destructor's activations"), (s.window, "copies on their way to Wasm")]
     seen += [(s.dead + s.guest_dead, "stale words")]
-    frames = "".join(f"; {number} {what}" for number, what in seen if number)
-    inside = f", inside {s.depth} destructors" if s.depth else ""
+    frames = "".join(f"; {what}: {number}" for number, what in seen if number)
+    inside = f", destructors running inside: {s.depth}" if s.depth else ""
     counted = ", the root's count yet to follow" if s.owed else ""
     return f"{LIVES[s.life]}, count {s.ref_count}, owned {places}{frames}; {PHASES[s.phase]}{inside}{counted}, room for {s.room}"

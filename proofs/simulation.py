@@ -85,7 +85,7 @@ class Seen(NamedTuple):
         sets = ((self.over, "the set"), (self.precise, "the precise set"), (self.sweeping, "the old set"))
         frames = ((self.near, "words of activations"), (self.far, "words of a destructor's activations"))
         where = ", ".join(f"{number} in {name}" for number, name in (*places, *sets, *frames) if number) or "nowhere"
-        inside = f" inside {self.depth} destructors" if self.depth else ""
+        inside = f", destructors running inside: {self.depth}" if self.depth else ""
         return f"{STAGE_NAMES[self.stage]}, count {self.ref_count}, {where}; {SEEN_NAMES[self.phase]}{inside}, room for {self.room}"
 
 

@@ -238,16 +238,18 @@ def test_a_way_to_harm_is_told_in_the_terms_of_the_subject() -> None:
     told = story(next(defect for defect in DEFECTS if defect.name == "collection-between-two-arguments"))
     assert told == [
         "  1  new: alive, count 1, owned 1 by the host; no collection, room for 1",
-        "  2  insert-into-chunk: alive, count 1, owned 1 in the chunk; 1 copies on their way to Wasm; no collection, room for 0",
-        "  3  collection-begins: alive, count 1, owned 1 in the chunk; 1 copies on their way to Wasm; walking the stack, room for 0",
-        "  4  chunk-closed: alive, count 1, owned 1 in the chunk; 1 copies on their way to Wasm; chunk closed, room for 0",
-        "  5  old-set-put-aside: alive, count 1, owned 1 in the chunk; 1 copies on their way to Wasm; sweeping, room for 0",
-        "  6  slot-emptied: alive, count 1, owned 1 by the host; 1 copies on their way to Wasm; sweeping, room for 0",
-        "  7  release-last: condemned, count 0, owned by nobody; 1 copies on their way to Wasm; sweeping, room for 0",
+        "  2  insert-into-chunk: alive, count 1, owned 1 in the chunk; copies on their way to Wasm: 1; no collection, room for 0",
+        "  3  collection-begins: alive, count 1, owned 1 in the chunk; copies on their way to Wasm: 1; walking the stack, room for 0",
+        "  4  chunk-closed: alive, count 1, owned 1 in the chunk; copies on their way to Wasm: 1; chunk closed, room for 0",
+        "  5  old-set-put-aside: alive, count 1, owned 1 in the chunk; copies on their way to Wasm: 1; sweeping, room for 0",
+        "  6  slot-emptied: alive, count 1, owned 1 by the host; copies on their way to Wasm: 1; sweeping, room for 0",
+        "  7  release-last: condemned, count 0, owned by nobody; copies on their way to Wasm: 1; sweeping, room for 0",
     ]
 
 
 def test_a_state_is_described_in_full() -> None:
     full = State(*[1] * len(State._fields))
     text = describe(full)
-    assert all(word in text for word in ("alive", "by the host", "in values", "the old set", "stale words", "inside 1", "yet to follow"))
+    assert all(
+        word in text for word in ("alive", "by the host", "in values", "the old set", "stale words", "running inside: 1", "yet to follow")
+    )
