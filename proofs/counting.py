@@ -242,7 +242,7 @@ def _refuted(defect: Defect) -> Obligation:
         terms = {**s._asdict(), **{str(parameter): parameter for parameter in chosen}}
         return Claim(assumptions, formula(invariant(step.effect(s, *chosen))), terms, lambda values: replayed(defect, values))
 
-    statement = f"The invariant would be kept although {defect.says} ({defect.origin})."
+    statement = f"If {defect.says}, the invariant is kept all the same ({defect.origin})."
     return Obligation(f"{SUBJECT}-defect-{defect.name}", SUBJECT, statement, Verdict.REFUTED, build, step.functions, "integers")
 
 
