@@ -114,6 +114,7 @@ SUBJECTS: Final = (
     "proofs.registration",
     "proofs.registry_arrays",
     "proofs.registry_refuted",
+    "proofs.counting",
 )
 
 
