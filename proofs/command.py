@@ -81,7 +81,7 @@ def prove(
     smt2: Annotated[Path | None, typer.Option(help="Folder to write each claim to, as an SMT-LIB 2 file.")] = None,
     second_solver: Annotated[bool, typer.Option("--second-solver", help="Let bitwuzla or cvc5 answer as well; needs `solvers`.")] = False,
     certify: Annotated[bool, typer.Option("--certify", help="Make and check DRAT certificates; needs cadical and dratify.")] = False,
-    seconds: Annotated[float, typer.Option(help="Limit of each question to a solver.", min=0.001)] = SECONDS_USUAL,
+    seconds: Annotated[float, typer.Option(help="Limit of each question to a solver, in processor time.", min=0.001)] = SECONDS_USUAL,
 ) -> None:
     """Ask a solver about every obligation: what must hold of impl's functions for all sizes, and what must not hold of its defects.
 

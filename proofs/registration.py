@@ -21,13 +21,16 @@ from impl.stack_maps import (
     INFO_WORDS,
     MODULE_WORDS,
     MODULES,
+    MODULES_CAPACITY,
     MODULES_COUNT,
     START,
     count_entries,
+    has_safepoints,
     image_range,
     next_function,
     overlaps_earlier,
     register_stack_maps,
+    registry_init,
     repeats_earlier,
     share_a_pc,
 )
@@ -226,6 +229,36 @@ def _overlap_is_asked_of_each() -> Claim:
     return Claim(assumptions, always(explore(run, assumptions.values()), promise))
 
 
+def _safepoints_are_noticed() -> Claim:
+    """A round over a module's functions notices one that has a safepoint, and goes on to the next if it has none."""
+    infos = at(MEMORY, FUNCTION + FUNCTION_INFOS)
+    assumptions = {"the function lies in the memory": z3.ULT(FUNCTION, SMALL)}
+
+    def run(path: Path) -> object:
+        cut = Cut(has_safepoints, next_function=lambda _mem, function: function + 1000)
+        return cut.step({"mem": path.mem, "image": 0, "function": path.word(FUNCTION)})
+
+    def promise(outcome: Outcome) -> z3.BoolRef:
+        came = outcome.value
+        if isinstance(came, Returned):
+            return z3.And(infos != 0, came.value == 1)
+        return z3.And(infos == 0, came.state["function"].term == FUNCTION + 1000)
+
+    return Claim(assumptions, always(explore(run, assumptions.values()), promise))
+
+
+def _new_registry_is_empty() -> Claim:
+    """A new registry has no modules and no room for any, and nothing but its own words is written."""
+    assumptions = {"the registry fits in the memory": z3.ULT(REGISTRY, SMALL)}
+
+    def promise(outcome: Outcome) -> z3.BoolRef:
+        fields = (MODULES, MODULES_COUNT, MODULES_CAPACITY, 3)
+        empty = [at(outcome.mem.now, REGISTRY + field) == 0 for field in fields]
+        return z3.And(*empty, outcome.mem.wrote_only([(REGISTRY, REGISTRY + 4)]))
+
+    return Claim(assumptions, always(explore(lambda path: registry_init(path.mem, path.word(REGISTRY)), assumptions.values()), promise))
+
+
 def _functions_follow_each_other() -> Claim:
     """The next function of an image begins right after the last safepoint of this one."""
     infos = at(MEMORY, FUNCTION + FUNCTION_INFOS)
@@ -316,6 +349,8 @@ def obligations() -> list[Obligation]:
         ("registration-refuses-only-overlaps", _registration_refuses_only_overlaps, (register_stack_maps,)),
         ("range-covers-all-functions", _range_covers_all_functions, (image_range,)),
         ("overlap-is-asked-of-each-function", _overlap_is_asked_of_each, (overlaps_earlier, share_a_pc, next_function)),
+        ("safepoints-are-noticed", _safepoints_are_noticed, (has_safepoints,)),
+        ("new-registry-is-empty", _new_registry_is_empty, (registry_init,)),
         ("functions-follow-each-other", _functions_follow_each_other, (next_function,)),
         ("safepoints-are-counted-once", _safepoints_are_counted_once, (count_entries,)),
         ("repetitions-are-found-exactly", _repetition_is_exact, (repeats_earlier,)),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,6 +18,7 @@ SECONDS_USUAL: Final = 60.0
 # Work of one question, which assumptions a proof used, in the solver's own unit: a limit of time would make the answer depend on
 # the machine.
 CORE_WORK_MAX: Final = 500_000
+WATCH_SECONDS: Final = 0.2
 
 
 @dataclass(frozen=True)
@@ -90,7 +92,7 @@ def discharge(obligation: Obligation, seconds: float = SECONDS_USUAL) -> Result:
 
     Args:
         obligation: The obligation.
-        seconds: Limit of each question.
+        seconds: Limit of each question, in processor time.
     """
     began = time.process_time()
     claims = tuple(_judge(claim, seconds) for claim in obligation.claims())
@@ -106,28 +108,50 @@ def discharge(obligation: Obligation, seconds: float = SECONDS_USUAL) -> Result:
     )
 
 
-def solver(seconds: float) -> z3.Solver:
-    """Return a solver that chooses its logic itself: a logic that is named and does not fit has been answered wrongly."""
-    made = z3.Solver()
-    made.set("timeout", max(1, int(seconds * 1000)))
-    return made
+def check(asked: z3.Solver, seconds: float) -> z3.CheckSatResult:
+    """Ask a solver, and interrupt it after so much processor time: on a busy machine a limit of real time would be a lottery.
+
+    Args:
+        asked: A solver that is asked once. It chooses its logic itself: one that is named and does not fit has been answered wrongly.
+        seconds: Processor time of this process.
+    """
+    ends = time.process_time() + seconds
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(WATCH_SECONDS):
+            if time.process_time() > ends:
+                asked.interrupt()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        return asked.check()
+    except z3.Z3Exception as error:
+        # An interruption that comes at once is reported as an error.
+        if "cancel" in str(error) or "interrupt" in str(error):
+            return z3.unknown
+        raise
+    finally:
+        done.set()
+        watcher.join()
 
 
 def _judge(claim: Claim, seconds: float) -> ClaimResult:
     """Ask about one claim: first whether its assumptions can hold at all."""
     result = ClaimResult(claim.part, Verdict.UNKNOWN, tuple(claim.assumptions))
-    possible = solver(seconds)
+    possible = z3.Solver()
     possible.add(*claim.assumptions.values())
-    answer = possible.check()
+    answer = check(possible, seconds)
     if answer == z3.unsat:
         return replace(result, problem="the assumptions contradict each other")
     if answer == z3.unknown:
         return result
     used: set[str] = set()
     for part in conjuncts(claim.goal):
-        asked = solver(seconds)
+        asked = z3.Solver()
         asked.add(*claim.assumptions.values(), z3.Not(part))
-        answer = asked.check()
+        answer = check(asked, seconds)
         if answer == z3.unknown:
             return result
         if answer == z3.sat:
