@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import resource
+import signal
 import sys
 import time
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.util import find_spec
 from multiprocessing import get_context
+from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -30,8 +31,10 @@ INTERRUPTED: Final = 130
 JOBS_MAX: Final = 64
 SECONDS_USUAL: Final = 60.0
 WORKER_MEMORY_MAX_BYTES: Final = 8 << 30
-# What a worker may take beyond the limits of its questions, before it counts as hung.
+# What a process may take before it counts as hung: this, and so many times the limit of a question.
 WORKER_SECONDS_MAX: Final = 600.0
+QUESTIONS_MAX: Final = 100
+WAIT_SECONDS: Final = 5.0
 
 
 class Unusable(typer.BadParameter):
@@ -173,30 +176,62 @@ def _chosen(names: list[str]) -> list[Obligation]:
 
 
 def _answers(names: list[str], jobs: int, seconds: float, second: bool, certified: bool) -> Iterator[Told]:
-    """Answer each obligation, in this process or in several, in the order in which they are done.
+    """Answer each obligation in a process of its own, and yield the answers in the order in which they come.
+
+    A solver's witness depends on what it was asked before. Each process starts as the same copy of this one, which has asked nothing:
+    so an answer depends neither on the other obligations nor on the number of processes.
 
     Raises:
-        OSError: A worker died or hung.
+        OSError: A process died or hung.
     """
-    if jobs == 1 or len(names) == 1:
-        for name in names:
-            yield answer(name, seconds, second, certified)
-        return
-    pool = ProcessPoolExecutor(min(jobs, len(names)), mp_context=get_context("spawn"), initializer=_limit_memory)
+    context = get_context("fork")
+    waiting = list(reversed(names))
+    running: dict[Connection, tuple[str, ForkProcess, float]] = {}
     try:
-        waiting = [pool.submit(answer, name, seconds, second, certified) for name in names]
-        for future in as_completed(waiting, timeout=WORKER_SECONDS_MAX + seconds * len(names)):
-            yield future.result()
-    except BrokenProcessPool as error:
-        raise ChildProcessError(f"a worker died: {error}") from error
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                name = waiting.pop()
+                here, there = context.Pipe(duplex=False)
+                process = context.Process(target=_work, args=(there, name, seconds, second, certified))
+                process.start()
+                there.close()
+                running[here] = name, process, time.monotonic()
+            for ready in wait(list(running), timeout=WAIT_SECONDS):
+                if isinstance(ready, Connection):
+                    name, process, _ = running.pop(ready)
+                    yield _received(ready, name, process)
+            for name, _, began in running.values():
+                if time.monotonic() - began > WORKER_SECONDS_MAX + QUESTIONS_MAX * seconds:
+                    raise TimeoutError(f"the process for {name} hangs")
     finally:
-        for process in (pool._processes or {}).values():  # noqa: SLF001 - the pool has no way of its own to end what runs
-            process.terminate()
-        pool.shutdown(wait=True, cancel_futures=True)
+        for _, process, _ in running.values():
+            process.kill()
+            process.join()
 
 
-def _limit_memory() -> None:
+def _received(connection: Connection, name: str, process: ForkProcess) -> Told:
+    try:
+        came: Told | str = connection.recv()
+    except EOFError:
+        process.join()
+        raise ChildProcessError(f"the process for {name} died with exit code {process.exitcode}") from None
+    finally:
+        connection.close()
+    process.join()
+    if isinstance(came, str):
+        raise RuntimeError(f"{name}: {came}")  # noqa: TRY004 - it stands for what was raised in the process
+    return came
+
+
+def _work(connection: Connection, name: str, seconds: float, second: bool, certified: bool) -> None:
+    """Answer in a process of its own, and send the answer or what went wrong. An interruption is the parent's to handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_AS, (WORKER_MEMORY_MAX_BYTES, WORKER_MEMORY_MAX_BYTES))
+    try:
+        connection.send(answer(name, seconds, second, certified))
+    except Exception as error:  # noqa: BLE001 - it is raised again where the answer is waited for
+        connection.send(f"{type(error).__name__}: {error}")
 
 
 def answer(name: str, seconds: float, second: bool, certified: bool) -> Told:
