@@ -24,7 +24,7 @@ RUN_SECONDS ?= 60
 
 .PHONY: help
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml .ci/constraints.txt
 	@if [ ! -x $(PY) ]; then \
@@ -72,6 +72,14 @@ format: $(STAMP) ## let ruff format and mend what it can
 .PHONY: bench
 bench: $(STAMP) ## operations per second of each layer
 	$(PY) -m bench
+
+.PHONY: prove
+prove: $(STAMP) ## all proofs
+	$(VENV)/bin/drc prove --jobs $(JOBS)
+
+.PHONY: prove-changes
+prove-changes: $(STAMP) ## try every single change of the proved files, and list what no proof notices
+	$(PY) -m proofs.changes --jobs $(JOBS)
 
 .PHONY: clean
 clean: ## remove everything that was made here

@@ -147,7 +147,7 @@ def _noticed(change: Change) -> str:
     def about(obligation: Obligation) -> bool:
         return change.function in {function.__qualname__.partition(".")[0] for function in obligation.functions}
 
-    chosen = [obligation for name in TARGETS[change.module][1] for obligation in import_module(name).obligations()]
+    chosen: list[Obligation] = [obligation for name in TARGETS[change.module][1] for obligation in import_module(name).obligations()]
     for obligation in sorted(chosen, key=lambda obligation: not about(obligation)):
         if obligation.expected.value != "proved" or (change.function and not about(obligation)):
             continue
@@ -179,7 +179,8 @@ def try_change(change: Change) -> str:
             process.kill()
             process.join()
             return "takes too long to prove"
-        return "the process died" if answers.empty() else answers.get()
+        noticed: str = "the process died" if answers.empty() else answers.get()
+        return noticed
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -173,7 +173,7 @@ def test_what_is_not_installed_is_named_with_its_extra(capsys: pytest.CaptureFix
     monkeypatch.setattr(second, "find_spec", lambda _name: None)
     code, _, err = prove(capsys, "--second-solver")
     assert (code, "needs bitwuzla and cvc5, the extra `solvers`" in err) == (2, True)
-    monkeypatch.setattr(certificates.shutil, "which", lambda _name: None)
+    monkeypatch.setattr(certificates, "missing_tools", lambda: ["cadical"])
     code, _, err = prove(capsys, "--certify")
     assert (code, "--certify needs cadical" in err) == (2, True)
     monkeypatch.setattr(command, "find_spec", lambda _name: None)

@@ -127,9 +127,10 @@ def test_a_complement_masks_and_does_nothing_else(width: int) -> None:
             assert z3.simplify(masked.term).as_long() == a & ~b
         assert z3.simplify((word(a, width, path) & ~b).term).as_long() == a & ~b
         assert z3.simplify((~~word(a, width, path)).term).as_long() == a
-    mask = ~word(1, width, OnePath())
-    assert isinstance(mask, Mask)
-    for misuse in (lambda: mask + 1, lambda: mask < 1, lambda: mask | 1, lambda: mask >> 1):
+    assert isinstance(~word(1, width, OnePath()), Mask)
+    mask: Any = ~word(1, width, OnePath())
+    misuses: list[Callable[[], Any]] = [lambda: mask + 1, lambda: mask < 1, lambda: mask | 1, lambda: mask >> 1]
+    for misuse in misuses:
         with pytest.raises(TypeError):
             misuse()
     with pytest.raises(NotAWord, match="complement"):
@@ -153,7 +154,8 @@ def test_ints_that_are_no_words_are_refused() -> None:
 
 def test_division_is_refused_unless_it_is_allowed() -> None:
     one = word(1, 64, OnePath(division=False))
-    for misuse in (lambda: one // 2, lambda: one % 2, lambda: 2 // one, lambda: 2 % one):
+    misuses: list[Callable[[], Any]] = [lambda: one // 2, lambda: one % 2, lambda: 2 // one, lambda: 2 % one]
+    for misuse in misuses:
         with pytest.raises(NotAWord, match="division"):
             misuse()
 
