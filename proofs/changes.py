@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import ast
-import copy
 import multiprocessing
 import shutil
 import sys
@@ -88,7 +87,7 @@ def changes(module: str, text: str, only: frozenset[str]) -> Iterator[Change]:
         only: The functions to change; all but `OBJECTS` if empty.
     """
     tree = ast.parse(text)
-    for index, statement in enumerate(tree.body):
+    for statement in tree.body:
         name = ""
         if isinstance(statement, ast.FunctionDef):
             name = statement.name
@@ -98,19 +97,18 @@ def changes(module: str, text: str, only: frozenset[str]) -> Iterator[Change]:
             if not (isinstance(statement, ast.ClassDef) and statement.name == "VMOffsets"):
                 continue
             name = statement.name
-        for position, node in enumerate(ast.walk(statement)):
+        lines = text.splitlines()
+        for node in list(ast.walk(statement)):
             for what, changed in _changed(node):
-                other = copy.deepcopy(tree)
-                target = list(ast.walk(other.body[index]))[position]
+                kept = {field: getattr(node, field) for field in changed}
                 for field, value in changed.items():
-                    setattr(target, field, value)
-                yield Change(
-                    module,
-                    name,
-                    node.lineno if hasattr(node, "lineno") else statement.lineno,
-                    what,
-                    ast.unparse(ast.fix_missing_locations(other)),
-                )
+                    setattr(node, field, value)
+                # Only the statement is written anew: the file is long, and there are hundreds of changes.
+                other = [*lines[: statement.lineno - 1], ast.unparse(statement), *lines[statement.end_lineno or 0 :], ""]
+                for field, value in kept.items():
+                    setattr(node, field, value)
+                line = getattr(node, "lineno", statement.lineno)
+                yield Change(module, name, line, what, "\n".join(other))
 
 
 def _changed(node: ast.AST) -> Iterator[tuple[str, dict[str, object]]]:

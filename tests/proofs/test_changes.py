@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 from dataclasses import replace
 
 import pytest
@@ -15,8 +14,8 @@ ALL = list(changes("stack_maps", TEXT, frozenset()))
 
 def test_every_operator_comparison_and_constant_is_changed() -> None:
     small = "A: Final = 1\n\ndef f(a, b):\n    if a < b and b != 0:\n        a += 2\n    return a >> b\n"
-    made = [(change.function, change.what) for change in changes("m", small, frozenset())]
-    assert made == [
+    made = {(change.function, change.what) for change in changes("m", small, frozenset())}
+    assert made == {
         ("", "1 becomes 2"),
         ("", "1 becomes 0"),
         ("f", "a >> b: RShift becomes LShift"),
@@ -28,9 +27,10 @@ def test_every_operator_comparison_and_constant_is_changed() -> None:
         ("f", "2 becomes 3"),
         ("f", "2 becomes 1"),
         ("f", "0 becomes 1"),
-    ] or sorted(made) == sorted(set(made))
-    assert {what for _, what in made} >= {"a < b: Lt becomes LtE", "0 becomes 1", "1 becomes 0", "a += 2: Add becomes Sub"}
-    assert len({change.text for change in ALL}) == len(ALL) > 200
+    }
+    assert len(ALL) > 200
+    assert len({change.text for change in ALL}) == len(ALL)
+    assert TEXT not in {change.text for change in ALL}
 
 
 def find(function: str, what: str) -> Change:
@@ -41,7 +41,7 @@ def find(function: str, what: str) -> Change:
 def test_a_change_is_noticed_and_none_is_not() -> None:
     change = find("share_a_pc", "start < other_end: Lt becomes LtE")
     assert try_change(change) == "sharing-a-pc-is-exact"
-    assert try_change(replace(change, text=ast.unparse(ast.parse(TEXT)))) == ""
+    assert try_change(replace(change, text=TEXT)) == ""
 
 
 def test_a_text_that_cannot_be_proved_at_all_is_noticed() -> None:
