@@ -8,9 +8,11 @@ import z3
 
 from impl.errors import RegistrationRefused
 from impl.stack_maps import (
+    BITS,
     END,
     ENTRIES,
     ENTRY_COUNT,
+    ENTRY_WORDS,
     FUNCTION_END,
     FUNCTION_INFOS,
     FUNCTION_START,
@@ -19,10 +21,13 @@ from impl.stack_maps import (
     INFO_MAPPED_WORDS,
     INFO_OFFSET,
     INFO_WORDS,
+    MAPPED_WORDS,
     MODULE_WORDS,
     MODULES,
     MODULES_CAPACITY,
     MODULES_COUNT,
+    PC,
+    REGISTRY_WORDS,
     START,
     count_entries,
     has_safepoints,
@@ -247,6 +252,22 @@ def _safepoints_are_noticed() -> Claim:
     return Claim(assumptions, always(explore(run, assumptions.values()), promise))
 
 
+def _fields_are_apart() -> Claim:
+    """No two fields of a record have one word, and each lies inside the record."""
+    records = (
+        ((MODULES, MODULES_COUNT, MODULES_CAPACITY), REGISTRY_WORDS),
+        ((START, END, ENTRIES, ENTRY_COUNT), MODULE_WORDS),
+        ((PC, MAPPED_WORDS, BITS), ENTRY_WORDS),
+        ((FUNCTION_START, FUNCTION_END, FUNCTION_INFOS), FUNCTION_WORDS),
+        ((INFO_OFFSET, INFO_MAPPED_WORDS, INFO_BITS), INFO_WORDS),
+    )
+    apart = []
+    for fields, size in records:
+        words = [z3.BitVecVal(field, 64) for field in fields]
+        apart += [z3.Distinct(*words), *(z3.ULT(word, size) for word in words)]
+    return Claim({}, z3.And(*apart))
+
+
 def _new_registry_is_empty() -> Claim:
     """A new registry has no modules and no room for any, and nothing but its own words is written."""
     assumptions = {"the registry fits in the memory": z3.ULT(REGISTRY, SMALL)}
@@ -350,6 +371,7 @@ def obligations() -> list[Obligation]:
         ("range-covers-all-functions", _range_covers_all_functions, (image_range,)),
         ("overlap-is-asked-of-each-function", _overlap_is_asked_of_each, (overlaps_earlier, share_a_pc, next_function)),
         ("safepoints-are-noticed", _safepoints_are_noticed, (has_safepoints,)),
+        ("fields-are-apart", _fields_are_apart, (register_stack_maps,)),
         ("new-registry-is-empty", _new_registry_is_empty, (registry_init,)),
         ("functions-follow-each-other", _functions_follow_each_other, (next_function,)),
         ("safepoints-are-counted-once", _safepoints_are_counted_once, (count_entries,)),

@@ -28,7 +28,9 @@ def test_there_are_as_many_obligations_as_promised() -> None:
 @pytest.mark.parametrize("obligation", EVERYTHING, ids=lambda obligation: obligation.name)
 def test_an_obligation_has_its_verdict(obligation: Obligation) -> None:
     result = discharge(obligation)
-    assert (result.verdict, result.problems, result.unused) == (obligation.expected, (), ())
+    assert (result.verdict, result.problems) == (obligation.expected, ())
+    # A step of the counting protocol is stated with its guard, whether its proof needs that or not.
+    assert not result.unused or obligation.subject == "counting"
     for claim in result.claims:
         assert bool(claim.witness) == bool(claim.shown) == (obligation.expected is Verdict.REFUTED)
 
