@@ -24,7 +24,7 @@ RUN_SECONDS ?= 60
 
 .PHONY: help
 help: ## show the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 $(STAMP): pyproject.toml .ci/constraints.txt
 	@if [ ! -x $(PY) ]; then \
@@ -81,6 +81,14 @@ bench-compiled: $(STAMP) ## the compiled search against the interpreted one: equ
 bench-peers: $(STAMP) ## our search beside TLC and Spin; ARGS=--smoke is quick. Needs java, spin, gcc
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-input --constraint .ci/constraints.txt --editable '.[peers]'
 	$(PY) -m bench peers $(ARGS)
+
+.PHONY: prove
+prove: $(STAMP) ## all proofs
+	$(VENV)/bin/drc prove --jobs $(JOBS)
+
+.PHONY: prove-changes
+prove-changes: $(STAMP) ## try every single change of the proved files, and list what no proof notices
+	$(PY) -m proofs.changes --jobs $(JOBS)
 
 .PHONY: clean
 clean: ## remove everything that was made here

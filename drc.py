@@ -1,4 +1,4 @@
-"""The command line: `drc fuzz`, `drc check`, `drc replay` and `drc shrink`; each ends in an exit code that says what came of it.
+"""The command line: `drc fuzz`, `drc check`, `drc prove`, `drc replay`, `drc shrink`; each ends in an exit code that says what came of it.
 
 0: nothing was found, and work was done. 1: a finding. 2: bad usage or input. 3: inconclusive. 4: the harness or its machine
 failed. 130: interrupted. Results go to stdout, and are the same bytes for the same work; progress, speed and errors go to stderr.
@@ -30,6 +30,7 @@ from fuzz.story import LINES_MAX, sides, step_lines, story
 from fuzz.workers import HarnessFailure
 from model.limits import SCOPES
 from model.trace import SIZE_MAX_BYTES, Trace, TraceError, format_row, format_trace, parse_bytes
+from proofs.command import prove
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -233,6 +234,11 @@ app.command(
     short_help="Search a small scope exhaustively.",
     epilog="Example: drc check --scope reentrancy",
 )(check)
+
+app.command(
+    short_help="Prove what must hold for all sizes.",
+    epilog="Example: drc prove lookup --second-solver",
+)(prove)
 
 
 # drc replay

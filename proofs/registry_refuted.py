@@ -1,0 +1,121 @@
+"""What the seed's registration gets wrong: overlaps that it misses, touching ranges that it refuses, functions out of order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import z3
+
+from impl.errors import RegistrationRefused
+from impl.stack_maps import ENTRY_WORDS, PC, StackMap, StackMapInformation, StackMapRegistry, entry_at, insert_entry
+from proofs import defects
+from proofs.memory import at, fresh_memory
+from proofs.obligations import Claim, Obligation, Verdict, statement
+from proofs.paths import Outcome, Path, explore, wrapped
+from proofs.replays import SparseMemory, Values, needs
+
+SUBJECT = "registry"
+MEMORY = fresh_memory()
+START, END, OLD_START, OLD_END, ENTRIES, WANTED = z3.BitVecs("start end old_start old_end entries pc", 64)
+RANGES = {
+    "both ranges are code somewhere": z3.And(
+        z3.ULT(START, END),
+        z3.ULT(OLD_START, OLD_END),
+        z3.ULT(0, OLD_START),
+        z3.ULT(0, START),
+        z3.ULT(END, 1 << 16),
+        z3.ULT(OLD_END, 1 << 16),
+    )
+}
+RANGE_TERMS = {"start": START, "end": END, "old_start": OLD_START, "old_end": OLD_END}
+
+
+def _seed_refuses(start: Any, end: Any, old_start: Any, old_end: Any) -> int:
+    """Say whether the seed refuses a range where one module is registered: which neighbours it sees depends on their ends."""
+    following_start, following_end = (old_start, old_end) if old_end >= end else (0, 0)
+    previous_end = old_end if old_end <= start else 0
+    try:
+        defects.refuse_overlap_of_the_seed(start, end, following_start, following_end, previous_end)
+    except RegistrationRefused:
+        return 1
+    return 0
+
+
+def _impl_refuses(values: Values) -> bool:
+    """Say whether `impl` refuses the range where the old one is registered."""
+    registry = StackMapRegistry.create()
+    infos = [StackMapInformation(0, StackMap.from_slice([True]))]
+    registry.register_stack_maps([(range(values["old_start"], values["old_end"]), infos)])
+    try:
+        registry.register_stack_maps([(range(values["start"], values["end"]), infos)])
+    except RegistrationRefused:
+        return True
+    return False
+
+
+def _exploring() -> list[Outcome]:
+    return explore(lambda path: _seed_refuses(*(path.word(term) for term in (START, END, OLD_START, OLD_END))), RANGES.values())
+
+
+SHARES = z3.And(z3.ULT(START, OLD_END), z3.ULT(OLD_START, END))
+
+
+def _seeds_overlap_test() -> Claim:
+    """What the seed accepts shares no pc with the module that is registered."""
+
+    def replay(values: Values) -> str:
+        new, old = (values["start"], values["end"]), (values["old_start"], values["old_end"])
+        needs(_seed_refuses(*new, *old) == 0 and _impl_refuses(values), "the seed refuses it, or impl accepts it")
+        return f"[{new[0]:#x}, {new[1]:#x}) is accepted beside [{old[0]:#x}, {old[1]:#x}), which it covers in part; impl refuses it"
+
+    goal = wrapped(_exploring(), lambda outcome: z3.BoolVal(True) if outcome.value == 1 else z3.Not(SHARES))
+    return Claim(RANGES, goal, RANGE_TERMS, replay)
+
+
+def _seeds_touching_ranges() -> Claim:
+    """What the seed refuses shares a pc with the module that is registered, or is the same range."""
+
+    def replay(values: Values) -> str:
+        new, old = (values["start"], values["end"]), (values["old_start"], values["old_end"])
+        needs(_seed_refuses(*new, *old) == 1 and not _impl_refuses(values), "the seed accepts it, or impl refuses it")
+        return f"[{new[0]:#x}, {new[1]:#x}) touches [{old[0]:#x}, {old[1]:#x}) and is refused; impl accepts it"
+
+    goal = wrapped(_exploring(), lambda outcome: SHARES if outcome.value == 1 else z3.BoolVal(True))
+    return Claim(RANGES, goal, RANGE_TERMS, replay)
+
+
+def _functions_out_of_order() -> Claim:
+    """Two entries that are entered one behind the other are both found."""
+    first = at(MEMORY, ENTRIES + PC)
+    second = z3.BitVec("second", 64)
+    assumptions = {
+        "the entries lie in the memory": z3.And(z3.ULT(ENTRIES, 1 << 32), z3.UGT(ENTRIES, 64)),
+        "the pc is that of one of them": z3.Or(first == WANTED, second == WANTED),
+    }
+
+    def run(path: Path) -> Any:
+        defects.append_entry(path.mem, path.word(ENTRIES), 1, path.word(second))
+        return entry_at(path.mem, path.word(ENTRIES), 2, path.word(WANTED))
+
+    def replay(values: Values) -> str:
+        entries, pc = values["entries"], values["pc"]
+        mem = SparseMemory({entries + PC: values["first"]})
+        defects.append_entry(mem, entries, 1, values["second"])
+        needs(entry_at(mem, entries, 2, pc) == 0, "it is found")
+        mem = SparseMemory({entries + PC: values["first"]})
+        insert_entry(mem, entries, 1, values["second"], entries + 4 * ENTRY_WORDS)
+        needs(entry_at(mem, entries, 2, pc) != 0, "insert_entry loses it too")
+        return f"{values['first']:#x} was entered, then {values['second']:#x}: {pc:#x} is not found; with insert_entry it is"
+
+    goal = wrapped(explore(run, assumptions.values()), lambda outcome: outcome.term != 0)
+    return Claim(assumptions, goal, {"entries": ENTRIES, "first": first, "second": second, "pc": WANTED}, replay)
+
+
+def obligations() -> list[Obligation]:
+    """Return what is refuted of the seed's registration."""
+    refuted: list[tuple[str, Any, tuple[Any, ...]]] = [
+        ("seeds-overlap-test", _seeds_overlap_test, (defects.refuse_overlap_of_the_seed,)),
+        ("seeds-touching-ranges", _seeds_touching_ranges, (defects.refuse_overlap_of_the_seed,)),
+        ("functions-out-of-order", _functions_out_of_order, (defects.append_entry, entry_at)),
+    ]
+    return [Obligation(name, SUBJECT, statement(build), Verdict.REFUTED, build, functions) for name, build, functions in refuted]
