@@ -131,6 +131,9 @@ def judge(change: Change, folder: Path, answers: multiprocessing.SimpleQueue[str
     """In a process of its own: import `impl` from a folder, and put the name of the first obligation that fails into a queue."""
     sys.dont_write_bytecode = True
     sys.path.insert(0, str(folder))
+    # What this process inherits may have been imported from the unchanged text.
+    for name in [name for name in sys.modules if name.partition(".")[0] in ("impl", "proofs")]:
+        del sys.modules[name]
     try:
         answers.put(_noticed(change))
     except Exception as error:  # noqa: BLE001 - whatever the changed code does, no proof went through

@@ -15,8 +15,8 @@ from fuzz.driver import Divergence, Driver
 from impl import activations_table, collector, externref, instance, transfers
 from model.limits import DEPTH, LIVE, SCOPES, Limits
 from model.ops import Row
-from model.state import bits
 from model.trace import parse
+from model.words import bits
 from proofs.conformance import Conformance
 from proofs.protocol import EMPTY, IDLE
 from proofs.protocol_steps import STEPS, Step
@@ -269,7 +269,7 @@ def test_what_the_host_is_said_to_hold_is_compared_between_operations() -> None:
     followed = Followed(SCOPES["counting"])
     driver = followed.reset()
     driver.step((0, 0), lambda state, limits: (0,))
-    (externref,) = driver.names
+    externref = driver.addresses[0]
     followed.conformance.settle({externref: 1}, {})
     with pytest.raises(Nonconforming, match="holds it 2 times"):
         followed.conformance.settle({externref: 2}, {})
