@@ -82,6 +82,10 @@ bench-peers: $(STAMP) ## our search beside TLC and Spin; ARGS=--smoke is quick. 
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-input --constraint .ci/constraints.txt --editable '.[peers]'
 	$(PY) -m bench peers $(ARGS)
 
+.PHONY: check-deep
+check-deep: $(STAMP) ## search the deep scopes to their ends: minutes each
+	$(PY) -m fuzz.check_deep
+
 .PHONY: prove
 prove: $(STAMP) ## all proofs
 	$(VENV)/bin/drc prove --jobs $(JOBS)

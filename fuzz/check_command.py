@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 import typer
 
 from fuzz.check_report import CheckProgress, Told, as_json, model_story, print_report
-from fuzz.check_scopes import CHECK_SCOPES
+from fuzz.check_scopes import CHECK_SCOPES, DEEP_SCOPES
 from fuzz.checkpoint import CheckpointError, load, purpose, save
 from fuzz.explore import Bounds, Explorer, Search, SearchLoop
 from fuzz.findings import Finding, Origin, write
@@ -39,12 +39,13 @@ FOUND: Final = 1
 INCONCLUSIVE: Final = 3
 INTERRUPTED: Final = 130
 CHECKPOINT_SECONDS: Final = 60.0
+_SCOPES: Final = CHECK_SCOPES | DEEP_SCOPES
 JOBS_MAX: Final = 64
 LIMIT_DIGITS_MAX: Final = 6
 
 
 def check(
-    scope: Annotated[str, typer.Option(help=f"{', '.join(CHECK_SCOPES)}.")] = "reentrancy",
+    scope: Annotated[str, typer.Option(help=f"{', '.join(_SCOPES)}.")] = "reentrancy",
     limit: Annotated[list[str] | None, typer.Option(help="A bound of the scope, as in objects=3; may be given again.")] = None,
     model_only: Annotated[
         bool, typer.Option("--model-only", help="Search the model alone, whatever an implementation would decide.")
@@ -135,8 +136,8 @@ def _searched(
 
 
 def _limits(scope: str, changes: list[str]) -> Limits:
-    if scope not in CHECK_SCOPES:
-        raise typer.BadParameter(f"--scope {scope}: there is no such scope (there are: {', '.join(CHECK_SCOPES)})")
+    if scope not in _SCOPES:
+        raise typer.BadParameter(f"--scope {scope}: there is no such scope (there are: {', '.join(_SCOPES)})")
     numbers = {}
     for change in changes:
         name, _, value = change.partition("=")
@@ -144,7 +145,7 @@ def _limits(scope: str, changes: list[str]) -> Limits:
             raise typer.BadParameter(f"--limit {change}: a bound is given as in objects=3")
         numbers[name] = int(value)
     try:
-        return with_numbers(CHECK_SCOPES[scope], numbers)
+        return with_numbers(_SCOPES[scope], numbers)
     except ValueError as error:
         raise typer.BadParameter(f"--limit: {error}") from error
 

@@ -128,3 +128,29 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
     ),
 }
 """By the name that `drc check --scope` knows."""
+
+DEEP_SCOPES: Final[dict[str, Limits]] = {
+    # Three activations deep, two values, every way through and out of them but cut walks.
+    "deep-calls": _scope(
+        "calls",
+        _PASSING | {Kind.DROP, Kind.CALL_FUNCTION, Kind.CALL_IMPORT, Kind.RETURN_IMPORT, Kind.GC} | {Kind.TRAP, Kind.PANIC},
+        contexts=4,
+        objects=2,
+        roots=2,
+    ),
+    # Two values in two globals, with copies in both hands of the host.
+    "deep-globals": replace(CHECK_SCOPES["globals"], objects=2, roots=3, globals=2),
+    # Two values, tables of two elements.
+    "deep-storage": replace(CHECK_SCOPES["storage"], objects=2, roots=2, table=2),
+    # Two values whose destructors act: insert, collect, load, store.
+    "deep-destructors": replace(CHECK_SCOPES["peers"], objects=2, roots=2),
+}
+"""Scopes that take minutes; `make check-deep` searches them all."""
+
+DEEP_COUNTS: Final[dict[str, tuple[int, int, int]]] = {
+    "deep-calls": (81_748, 483_802, 24),
+    "deep-globals": (0, 0, 0),
+    "deep-storage": (126_063, 3_186_008, 22),
+    "deep-destructors": (92_696, 677_398, 29),
+}
+"""States, transitions and depth of each, with symmetry."""
