@@ -11,13 +11,15 @@ Wasm imports, all optional: functions `("host", "hP_R")` of P references with R 
 | action | meaning |
 | --- | --- |
 | `["new", v]`, `["drop", v]` | make a value; let go of its handle |
-| `["instantiate", i, {name: source}]` | sources: `["global", j, export]`, `["table", j, export]`, `["value", v or null]` (a new global), `["fresh", size, v or null]` (a new table) |
-| `["call", i, export, args, moved]` | call; the results are kept |
+| `["instantiate", i, {name: source}]` | makes instance i; the sources of its imports are below |
+| `["call", i, export, args, moved]` | call; the results are kept; an argument may also be `["i32", n]` or `["i64", n]` |
 | `["global_get", i, export]`, `["global_set", i, export, v]` | |
 | `["table_get", i, export, index]`, `["table_set", i, export, index, v]` | |
 | `["table_grow", i, export, delta, v]`, `["table_size", i, export]` | |
 | `["gc"]`, `["drop_instance", i]`, `["drop_store"]` | |
 | `["return", results, moved]`, `["raise"]` | last in an import's list: its results; a trap |
+
+Sources: `["global", j, export]`, `["table", j, export]`; `["value", v or null]`, a new global; `["fresh", size, v or null]`, a new table.
 
 Places: `["script", n]`, `["import", k, n]`, `["destructor", v, n]`: the n-th action of a list. The arguments of import call k arrive at
 `["import", k, -1]`. Events, in the order in which they happen:
@@ -52,13 +54,14 @@ _OPTIONAL: Final = "value or null"
 _INDEX: Final = "number"
 _EXPORT: Final = "export"
 _OPTIONALS: Final = "values or nulls"
+_ARGUMENTS: Final = "arguments"
 _VALUES: Final = "values"
 _SOURCES: Final = "import sources"
 _FORMS: Final[dict[str, tuple[str, ...]]] = {
     "new": (_VALUE,),
     "drop": (_VALUE,),
     "instantiate": (_INDEX, _SOURCES),
-    "call": (_INDEX, _EXPORT, _OPTIONALS, _VALUES),
+    "call": (_INDEX, _EXPORT, _ARGUMENTS, _VALUES),
     "global_get": (_INDEX, _EXPORT),
     "global_set": (_INDEX, _EXPORT, _OPTIONAL),
     "table_get": (_INDEX, _EXPORT, _INDEX),
@@ -189,6 +192,10 @@ def _is_index(data: object) -> bool:
     return isinstance(data, int) and not isinstance(data, bool) and 0 <= data < 1 << 24
 
 
+def _is_integer(data: object) -> bool:
+    return isinstance(data, list) and len(data) == 2 and data[0] in {"i32", "i64"} and type(data[1]) is int and abs(data[1]) < 1 << 31
+
+
 def _fits(what: str, operand: object, values: int) -> bool:
     if what == _INDEX:
         return _is_index(operand)
@@ -196,6 +203,8 @@ def _fits(what: str, operand: object, values: int) -> bool:
         return isinstance(operand, str) and _NAME.fullmatch(operand) is not None
     if what in {_VALUE, _OPTIONAL}:
         return (operand is None and what == _OPTIONAL) or (_is_index(operand) and isinstance(operand, int) and operand < values)
+    if what == _ARGUMENTS:
+        return isinstance(operand, list) and all(_is_integer(item) or _fits(_OPTIONAL, item, values) for item in operand)
     if what in {_VALUES, _OPTIONALS}:
         one = _VALUE if what == _VALUES else _OPTIONAL
         return isinstance(operand, list) and all(_fits(one, item, values) for item in operand)
