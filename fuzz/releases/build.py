@@ -1,0 +1,99 @@
+"""Whoever wove a recipe gets a program, and what has to be observed when it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from fuzz.releases import woven
+from fuzz.releases.program import Program
+from fuzz.releases.recipe import Item, Recipe
+from fuzz.releases.wat import Module
+from fuzz.releases.weave import Weaver
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from fuzz.releases.program import Action
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """A program with its origin.
+
+    Args:
+        program: what an engine runs.
+        expected: what has to be observed.
+        recipe: its items are those that were possible.
+    """
+
+    program: Program
+    expected: woven.Expected
+    recipe: Recipe
+
+
+def build(recipe: Recipe, number: int = 0) -> Built:
+    """Make the program of a recipe.
+
+    Args:
+        recipe: what to make it from; items that are not possible when their turn comes are left out.
+        number: the program's id.
+    """
+    weaver = Weaver(recipe)
+    items = tuple(item for item in recipe.items if weaver.perform(item))
+    return finish(weaver, items, number)
+
+
+def finish(weaver: Weaver, items: tuple[Item, ...], number: int) -> Built:
+    """Close a weaver and write its module."""
+    weaver.close()
+    mask, active = weaver.shape_of_module or (0, 0)
+    destructors_call = any(action[0] == "call" for actions in weaver.destructors.values() for action in actions)
+    module = Module(
+        weaver.limits,
+        segments=weaver.segments,
+        segment_mask=mask,
+        active=bool(active),
+        initial=weaver.imports_initial,
+        destructors_call=destructors_call,
+    )
+    # Whoever is called was entered later.
+    for activation in reversed(weaver.activations):
+        module.add(activation)
+    actions = [action for part in (weaver.script, *weaver.imports, *weaver.destructors.values()) for action in part]
+    needs = _exports(actions)
+    if "$m" in module.used or "$lt" in module.used:
+        needs |= _exports_of_links(actions)
+    text = module.text(sorted(needs))
+    imported = {name for name in ("g", "m", "t") if f'"env" "{name}"' in text}
+    for action in actions:
+        if action[0] == "call" and isinstance(action[2], woven.Activation):
+            action[2] = action[2].name
+        elif action[0] == "instantiate":
+            action[2] = {name: source for name, source in action[2].items() if name in imported}
+    program = Program(
+        number, text, len(weaver.expected.needed), tuple(weaver.script), tuple(map(tuple, weaver.imports)), dict(weaver.destructors)
+    )
+    if weaver.destructors:
+        # A destructor that reads takes up what would have been due.
+        weaver.expected.due.clear()
+    return Built(program, weaver.expected, Recipe(weaver.limits, items, weaver.segments))
+
+
+def _exports(actions: Iterable[Action]) -> set[str]:
+    """Return the names of globals and tables that the host needs, as the module calls them."""
+    found = set()
+    for action in actions:
+        if action[0] in {"global_get", "global_set"}:
+            found.add(f"${action[2]}")
+        elif action[0].startswith("table_"):
+            found.add("$t")
+        elif action[0] == "instantiate" and action[2]["g"][0] == "global":
+            found.add("$gi")
+    return found
+
+
+def _exports_of_links(actions: Iterable[Action]) -> set[str]:
+    """Return the names of globals and tables that another instance imports."""
+    sources: list[Any] = [source for action in actions if action[0] == "instantiate" for source in action[2].values()]
+    return {f"${source[2]}" for source in sources if source[0] in {"global", "table"}}
