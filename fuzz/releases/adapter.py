@@ -12,9 +12,12 @@ functions at hand, not off version numbers.
 from __future__ import annotations
 
 import ctypes
+import os
+import sys
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 NO_FINALIZER: Final = ctypes.CFUNCTYPE(None, ctypes.c_void_p)()
 
@@ -29,6 +32,12 @@ Imported = Callable[[list[Raw], int], list[Raw]]
 """Answers a call from Wasm: parameters, owned by the callee, and a number of results in; so many results out, which leave its ownership."""
 
 
+KEY_BASE: Final = 256
+"""An import of P parameters and R results is known to C as P * KEY_BASE + R."""
+HARNESS_FAILED: Final = 70
+"""Exit code of a mistake in the runner or in what it was given, as opposed to one of the engine."""
+
+
 class RefusedError(Exception):
     """The engine, or its API, refused: no trap, and no bug as such."""
 
@@ -39,6 +48,25 @@ class TrappedError(Exception):
 
 class RaisedError(Exception):
     """The program wants this import to trap."""
+
+
+def give_up() -> NoReturn:
+    """End the process with a traceback: the runner is wrong, not the engine."""
+    traceback.print_exc()
+    sys.stderr.flush()
+    os._exit(HARNESS_FAILED)
+
+
+def guarded(answer: Callable[..., int]) -> Callable[..., int]:
+    """Return a callback for C that ends the process if Python raises: else ctypes would print that and return garbage to the engine."""
+
+    def callback(env: int | None, *rest: Thing) -> int:
+        try:
+            return answer(env or 0, *rest)
+        except BaseException:  # noqa: BLE001
+            give_up()
+
+    return callback
 
 
 class Adapter(ABC):
@@ -72,10 +100,11 @@ class Adapter(ABC):
         self.functions: dict[tuple[int, int], Any] = {}
         self.types: dict[tuple[int, int], Any] = {}
 
-        def finalize(data: int) -> None:
+        def finalize(data: int) -> int:
             destroyed(data - 1)
+            return 0
 
-        self.finalizer = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(finalize)
+        self.finalizer = ctypes.CFUNCTYPE(None, ctypes.c_void_p)(guarded(finalize))
         config = package.Config()
         for name in ("wasm_reference_types", "wasm_bulk_memory", "wasm_multi_value"):
             setattr(config, name, True)

@@ -6,7 +6,19 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from fuzz.releases.adapter import NO_FINALIZER, Adapter, Imported, Package, RaisedError, Raw, RefusedError, Thing
+from fuzz.releases.adapter import (
+    KEY_BASE,
+    NO_FINALIZER,
+    Adapter,
+    Imported,
+    Package,
+    RaisedError,
+    Raw,
+    RefusedError,
+    Thing,
+    TrappedError,
+    guarded,
+)
 
 
 class Contextual(Adapter):
@@ -31,27 +43,27 @@ class Contextual(Adapter):
         self.boxed, self.freely = boxed, len(drop.argtypes) == 1
         self.let_go, self.copy, self.data = drop, bindings._wasmtime_externref_clone, bindings._wasmtime_externref_data  # noqa: SLF001
         self.data_form = len(self.data.argtypes)
-        # The C API of 20 to 37 neither gives up the handles that it makes for parameters nor those that come back as results.
-        self.keeps = not self.freely
+        # Up to 36 such C APIs neither give up the handles that they make for parameters nor those that come back as results.
+        # Since 37 a handle carries a third word, and dropping it on the C API's side gives it up.
+        self.keeps = not self.freely and (boxed or ctypes.sizeof(self.null_value.of.externref) == 16)
         self.returned: list[Raw] = []
         if self.freely:
             self.in_destructors = self.without_store = frozenset({"new", "drop"} if self.make_form == 2 else {"drop"})
 
-        def callback(env: int, _caller: Thing, parameters: Thing, _count: int, results: Thing, _results_count: int) -> int:
-            key = divmod(env, 256)
+        def answer(env: int, _caller: Thing, parameters: Thing, _count: int, results: Thing, _results_count: int) -> int:
+            key = divmod(env, KEY_BASE)
             self.settle()
-            taken = [self.take(parameters[index]) for index in range(key[0])]
             try:
-                given = self.imported(taken, key[1])
+                given = self.imported([self.take(parameters[index]) for index in range(key[0])], key[1])
             except RaisedError as raised:
                 return self.give_trap(self.package.Trap(str(raised)))
             for index, value in enumerate(given):
                 results[index] = value
             if self.keeps and not self.boxed:
-                self.returned += [value for value in given if self.is_reference(value)]
+                self.returned += given
             return 0
 
-        self.callback = ffi.wasmtime_func_callback_t(callback)
+        self.callback = ffi.wasmtime_func_callback_t(guarded(answer))
 
     def take(self, parameter: Raw) -> Raw:
         """A handle of our own for a parameter, in exchange for the one that this C API would never give up."""
@@ -142,7 +154,7 @@ class Contextual(Adapter):
         """The import ("host", name) of this store."""
         key = self.key(name)
         if key not in self.functions:
-            env = ctypes.c_void_p(key[0] * 256 + key[1])
+            env = ctypes.c_void_p(key[0] * KEY_BASE + key[1])
             item = self.ffi.wasmtime_extern_t(self.ffi.WASMTIME_EXTERN_FUNC)
             made = self.ffi.wasmtime_func_t()
             self.ffi.wasmtime_func_new(
@@ -200,7 +212,9 @@ class Contextual(Adapter):
         trap = ctypes.POINTER(ffi.wasm_trap_t)()
         error = ffi.wasmtime_func_call(self.context, ctypes.byref(item), parameters, len(arguments), results, count, ctypes.byref(trap))
         self.settle()
-        self.raise_error(error)
+        # Up to some release an import's own error is a trap, later an error. What the host got wrong has been refused before.
+        if error:
+            raise TrappedError(str(self.package.WasmtimeError._from_ptr(error)))  # noqa: SLF001
         self.raise_trap(trap)
         return list(results)
 

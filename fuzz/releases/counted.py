@@ -6,7 +6,19 @@ import ctypes
 from collections.abc import Callable
 from typing import Any
 
-from fuzz.releases.adapter import NO_FINALIZER, Adapter, Imported, Package, RaisedError, Raw, RefusedError, Thing, TrappedError
+from fuzz.releases.adapter import (
+    KEY_BASE,
+    NO_FINALIZER,
+    Adapter,
+    Imported,
+    Package,
+    RaisedError,
+    Raw,
+    RefusedError,
+    Thing,
+    TrappedError,
+    guarded,
+)
 
 
 class Counted(Adapter):
@@ -31,8 +43,8 @@ class Counted(Adapter):
         # Up to 0.23 values are passed as plain arrays, later as vectors.
         self.plain = len(package._bindings._wasmtime_func_call.argtypes) == 6  # noqa: SLF001
 
-        def callback(env: int, parameters: Thing, results: Thing) -> int:
-            key = divmod(env, 256)
+        def answer(env: int, parameters: Thing, results: Thing) -> int:
+            key = divmod(env, KEY_BASE)
             if not self.plain:
                 parameters, results = parameters.contents.data, results.contents.data
             try:
@@ -43,7 +55,7 @@ class Counted(Adapter):
                 results[index] = value
             return 0
 
-        self.callback = ffi.wasm_func_callback_with_env_t(callback)
+        self.callback = ffi.wasm_func_callback_with_env_t(guarded(answer))
 
     def close(self) -> None:
         """Let go of the store and of what the adapter has in it; finalizers run as soon as nothing else is left of it."""
@@ -95,7 +107,7 @@ class Counted(Adapter):
         """The import ("host", name) of this store."""
         key = self.key(name)
         if key not in self.functions:
-            env = ctypes.c_void_p(key[0] * 256 + key[1])
+            env = ctypes.c_void_p(key[0] * KEY_BASE + key[1])
             pointer = self.ffi.wasm_func_new_with_env(
                 self.pointer(self.store), self.pointer(self.function_type(*key)), self.callback, env, NO_FINALIZER
             )

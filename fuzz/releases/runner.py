@@ -21,10 +21,9 @@ import json
 import os
 import signal
 import sys
-import traceback
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
-from fuzz.releases.adapter import Adapter, RaisedError, Raw, RefusedError, Thing, TrappedError
+from fuzz.releases.adapter import Adapter, RaisedError, Raw, RefusedError, Thing, TrappedError, give_up
 from fuzz.releases.contextual import Contextual
 from fuzz.releases.counted import Counted
 
@@ -33,8 +32,6 @@ MODULES_MAX: Final = 64
 """Compiled modules that are kept: programs that differ only in what the host does share one."""
 RECURSION_MAX: Final = 20_000
 """Frames of Python: destructors run inside destructors, and imports inside imports."""
-HARNESS_FAILED: Final = 70
-"""Exit code of a mistake in this file or in what it was given, as opposed to one of the engine."""
 MESSAGE_MAX: Final = 400
 """Characters of an engine's message that are kept."""
 DEPTH_MAX: Final = 200
@@ -48,6 +45,11 @@ Seen = int | str | list[Any] | None
 def say(event: list[Any]) -> None:
     """Write one event at once: the next thing that happens may be the end of this process."""
     os.write(1, json.dumps(event).encode() + b"\n")
+
+
+def brief(error: Exception) -> str:
+    """Return the engine's message without the host's stack, which differs between machines."""
+    return str(error).partition("\n\nStack backtrace:")[0][:MESSAGE_MAX]
 
 
 class Session:
@@ -107,9 +109,9 @@ class Session:
         try:
             getattr(self, "do_" + action[0])(*action[1:])
         except TrappedError as trapped:
-            say(["trap", where, str(trapped)[:MESSAGE_MAX]])
+            say(["trap", where, brief(trapped)])
         except RefusedError as refused:
-            say(["error", where, str(refused)[:MESSAGE_MAX]])
+            say(["error", where, brief(refused)])
 
     def forbidden(self, kind: str) -> bool:
         """Whether this release's API does not allow a kind of action here."""
@@ -315,28 +317,15 @@ class Runner:
         say(["end"])
 
     def destroyed(self, number: int) -> None:
-        """Called by the engine's finalizers. Python would print an exception here and go on."""
-        try:
-            if self.session is not None:
-                self.session.destroyed(number)
-        except BaseException:  # noqa: BLE001
-            give_up()
+        """Tell the session, inside the engine's finalizer."""
+        if self.session is not None:
+            self.session.destroyed(number)
 
     def imported(self, parameters: list[Raw], count: int) -> list[Raw]:
-        """Called by Wasm."""
-        try:
-            return self.session.imported(parameters, count) if self.session else []
-        except RaisedError:
-            raise
-        except BaseException:  # noqa: BLE001
-            give_up()
-
-
-def give_up() -> NoReturn:
-    """End the process with a traceback: this file is wrong, not the engine."""
-    traceback.print_exc()
-    sys.stderr.flush()
-    os._exit(HARNESS_FAILED)
+        """Let the session answer a call from Wasm."""
+        if self.session is None:
+            raise RaisedError("no program is running")
+        return self.session.imported(parameters, count)
 
 
 def main() -> None:
