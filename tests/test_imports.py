@@ -30,7 +30,7 @@ DIRECTIONS = {
 
 # Where a library may be imported: path prefixes.
 FENCES = {
-    "ctypes": ("impl/arena.py", "impl/layout.py"),
+    "ctypes": ("impl/arena.py", "impl/layout.py", "fuzz/releases/"),
     "z3": ("proofs/", "tests/"),
     "atheris": ("fuzz/targets/",),
     "hypothesis": ("fuzz/machines/", "tests/"),
