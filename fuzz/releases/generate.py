@@ -11,9 +11,9 @@ from fuzz.releases import recipe, steps
 from fuzz.releases.build import Built, finish
 from fuzz.releases.recipe import LAYOUTS, PRESSURES, SUPPORTED, WRAPS, Item, Recipe, form_of
 from fuzz.releases.weave import Weaver
-from model.choose import DOMAINS, Exhausted, choose_op, choose_operands, kinds_possible, readable_mask
+from model.choose import DOMAINS, Exhausted, choose_op, choose_operands, kinds_possible, readable_mask, roots_left
 from model.limits import DEPTH, INSTANCES, Limits
-from model.ops import BY_KIND, NULL, Context, Domain, Kind, Row
+from model.ops import BY_KIND, NULL, Context, Domain, Kind, Row, Spec
 from model.state import context_at
 
 if TYPE_CHECKING:
@@ -33,6 +33,9 @@ _LIKED: Final[dict[Context, tuple[Kind, ...]]] = {
 _INSTANCE_DOMAINS: Final = frozenset({Domain.INSTANCE})
 _CHUNKS: Final = (512, 512, 512, 500, 1024, 64)
 """Capacities that activations tables have, or might have."""
+_SLOTS: Final = frozenset({Domain.READABLE_SLOT, Domain.SLOTS_TO_WASM, Domain.SLOTS_TO_HOST, Domain.RETURNED_SLOTS})
+_ROOTS: Final = frozenset({Domain.MOVED_ROOTS, Domain.RETURNED_ROOTS})
+_ELEMENTS: Final = frozenset({Kind.TABLE_GET, Kind.TABLE_SET})
 _LIVES: Final = frozenset({Domain.LIVE, Domain.LIVE_BUT_TARGET})
 
 
@@ -44,11 +47,13 @@ class Profile:
         segments: `recipe.SEGMENTS_NONE` and so on.
         acts: whether destructors act.
         fill: whether loops fill the activations table.
+        initials: whether globals may begin with references.
     """
 
     segments: int = recipe.SEGMENTS_NULL
     acts: bool = False
     fill: bool = True
+    initials: bool = True
 
 
 def generate(seed: int, profile: Profile, number: int = 0) -> Built:
@@ -87,7 +92,7 @@ class _Drawn:
         for kind in (Kind.HOST_TABLE_GROW, Kind.HOST_TABLE_SET, Kind.HOST_GLOBAL_SET):
             if choose(2):
                 self.kind(kind)
-        for _ in range(10 + choose(OPERATIONS_MAX)):
+        for _ in range(10 + choose(1 + choose(OPERATIONS_MAX))):
             self.next()
 
     def kind(self, kind: Kind) -> None:
@@ -164,12 +169,47 @@ class _Drawn:
             for position, (_, domain) in enumerate(spec.operands, start=1):
                 if domain in _INSTANCE_DOMAINS and row[position] not in reach:
                     bent[position] = reach[self.chooser.choose(3)]
+            self.within_bounds(bent)
+            self.with_references(bent, spec)
             self.keep_alive(bent, spec.operands)
+        else:
+            self.with_roots(bent, spec)
         if row[0] == Kind.INSTANTIATE:
+            if not self.profile.initials:
+                bent[2] = NULL
             mask, active = weaver.shape_of_module or (row[3], row[4])
-            bent[3] = mask if row[2] != NULL and self.profile.segments == recipe.SEGMENTS_REFERENCES else 0
+            bent[3] = mask if bent[2] != NULL and self.profile.segments == recipe.SEGMENTS_REFERENCES else 0
             bent[4] = active if self.profile.segments else 0
         return tuple(bent)
+
+    def within_bounds(self, row: list[int]) -> None:
+        """Let most accesses be within bounds: a trap ends so much."""
+        weaver = self.weaver
+        if row[0] in _ELEMENTS and self.chooser.choose(12):
+            size = weaver.state[self.limits.shape.table_sizes + row[1]]
+            if size and row[2] >= size:
+                row[2] = self.chooser.choose(size)
+
+    def with_references(self, row: list[int], spec: Spec) -> None:
+        """Let most slots that are read hold a reference."""
+        slots = [index for index, name in enumerate(self.weaver.slots()) if name >= 0]
+        if not slots:
+            return
+        domains = [domain for _, domain in spec.operands]
+        domains += [spec.items[1]] * (len(row) - 1 - len(domains)) if spec.items else []
+        for position, domain in enumerate(domains, start=1):
+            if domain in _SLOTS and row[position] not in slots and self.chooser.choose(4):
+                row[position] = slots[self.chooser.choose(len(slots))]
+
+    def with_roots(self, row: list[int], spec: Spec) -> None:
+        """Let most references that the host hands over be none that is null."""
+        first = 1 + len(spec.operands)
+        if spec.items is None or spec.items[1] not in _ROOTS:
+            return
+        for position in range(first, len(row)):
+            left = roots_left(self.weaver.state, self.limits, row[first:position] + row[position + 1 :])
+            if row[position] == NULL and left and self.chooser.choose(3):
+                row[position] = left[self.chooser.choose(len(left))]
 
     def keep_alive(self, row: list[int], operands: Sequence[tuple[str, Domain]]) -> None:
         """Let all slots that hold a reference stay live, mostly; slots with null are free for results."""
