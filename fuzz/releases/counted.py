@@ -40,7 +40,7 @@ class Counted(Adapter):
         super().__init__(package, destroyed, imported, opt_level)
         ffi = self.ffi
         self.collects = hasattr(ffi, "wasmtime_store_gc")
-        # Up to 0.23 values are passed as plain arrays, later as vectors.
+        # Up to 0.22 values are passed as plain arrays, later as vectors.
         self.plain = len(package._bindings._wasmtime_func_call.argtypes) == 6  # noqa: SLF001
 
         def answer(env: int, parameters: Thing, results: Thing) -> int:
