@@ -30,6 +30,7 @@ _LIKED: Final[dict[Context, tuple[Kind, ...]]] = {
     Context.IMPORT: (Kind.NEW, Kind.RETURN_IMPORT, Kind.RETURN_IMPORT, Kind.GC, Kind.DROP),
     Context.WASM: (Kind.CALL_IMPORT, Kind.CALL_IMPORT, Kind.CALL_FUNCTION, Kind.TABLE_GET, Kind.TABLE_SET, Kind.GLOBAL_GET),
 }
+_TABLE_KINDS: Final = frozenset(kind for kind in SUPPORTED if "table" in BY_KIND[kind].text)
 _INSTANCE_DOMAINS: Final = frozenset({Domain.INSTANCE})
 _CHUNKS: Final = (512, 512, 512, 500, 1024, 64)
 """Capacities that activations tables have, or might have."""
@@ -47,6 +48,7 @@ class Profile:
         segments: `recipe.SEGMENTS_NONE` and so on.
         acts: whether destructors act.
         fill: whether loops fill the activations table.
+        tables: whether there are tables.
         initials: whether globals may begin with references.
     """
 
@@ -54,6 +56,17 @@ class Profile:
     acts: bool = False
     fill: bool = True
     initials: bool = True
+    tables: bool = True
+
+
+PROFILES: Final = (
+    Profile(initials=False),
+    Profile(segments=recipe.SEGMENTS_NONE),
+    Profile(segments=recipe.SEGMENTS_REFERENCES),
+    Profile(initials=False, acts=True),
+    Profile(segments=recipe.SEGMENTS_NONE, tables=False, initials=False),
+)
+"""Taken in turn. What one release cannot do, or does wrong all the time, must not hide the rest."""
 
 
 def generate(seed: int, profile: Profile, number: int = 0) -> Built:
@@ -235,6 +248,8 @@ def _limits(chooser: Seeded, profile: Profile) -> Limits:
     for kind in sorted(SUPPORTED - _SPINE):
         if choose(4) < share:
             kinds.add(kind)
+    if not profile.tables:
+        kinds -= _TABLE_KINDS
     objects = 4 + choose(12)
     segment = choose(3) if profile.segments else 0
     limits = Limits(
@@ -249,7 +264,7 @@ def _limits(chooser: Seeded, profile: Profile) -> Limits:
         destructor_ops=0,
         instances=1 + choose(3),
         globals=1 + choose(3),
-        table=max(segment, 1 + choose(6)),
+        table=max(segment, 1 + choose(6)) if profile.tables else 0,
         segment=segment,
         fields=0,
         layouts=1,

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     Judge = Callable[[Sequence[Built]], Iterator[Verdict | None]]
     """Runs programs in order and yields a verdict for each, lazily: what is not asked for need not be run."""
 
+MEMORY: Final = "memory"
+"""The family of verdicts that say memory is, or would be, corrupt."""
 RUNS_MAX: Final = 2000
 """Programs that minimising may run."""
 _QUIET: Final = frozenset({oracle.LEAK, oracle.LATE, oracle.WRONG_SIZE, oracle.NO_TRAP})
@@ -38,7 +40,7 @@ def family(verdict: Verdict | None) -> str:
         return ""
     if verdict.kind in _QUIET:
         return verdict.kind
-    return "hang" if verdict.kind.startswith("hang") else "memory"
+    return "hang" if verdict.kind.startswith("hang") else MEMORY
 
 
 @dataclass(slots=True)

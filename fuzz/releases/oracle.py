@@ -84,6 +84,7 @@ class _Observer:
         self.expected = expected
         self.late = late
         self.position = -1
+        self.skipped = -1
         self.destroyed: set[int] = set()
 
     def observe(self, events: Sequence[Sequence[Any]]) -> Verdict | None:
@@ -114,7 +115,7 @@ class _Observer:
 
     def _owed(self) -> Verdict | None:
         """After a place, what it had to destroy must be dead."""
-        due = self.expected.due.get(self.position, ()) if self.late else ()
+        due = self.expected.due.get(self.position, ()) if self.late and self.skipped != self.position else ()
         left = [value for value in due if value not in self.destroyed]
         if not left:
             return None
@@ -167,7 +168,13 @@ class _Observer:
         return None if where[0] == "destructor" else Verdict(REFUSED, f"{words(tuple(where))}: {message}")
 
     def _skipped(self, where: Sequence[Any]) -> Verdict | None:
-        return None if where[0] == "destructor" else Verdict(REFUSED, f"{words(tuple(where))} is not possible with this interface")
+        if where[0] == "destructor":
+            return None
+        if tuple(where) not in self.expected.collections:
+            return Verdict(REFUSED, f"{words(tuple(where))} is not possible with this interface")
+        verdict = self._at(where)
+        self.skipped = self.position
+        return verdict
 
     def _end(self) -> Verdict | None:
         if self.position != len(self.expected.places) - 1:

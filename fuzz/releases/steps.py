@@ -122,7 +122,7 @@ def _trap(weaver: Weaver, _row: Row, item: Item) -> None:
 
 
 def _gc(weaver: Weaver, _row: Row, _item: Item) -> Callable[[int], None]:
-    weaver.act(["gc"])
+    weaver.expected.collections.add(weaver.act(["gc"]))
 
     def collected(_result: int) -> None:
         if len(weaver.parts) > 1:

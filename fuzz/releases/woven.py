@@ -54,6 +54,7 @@ class Expected:
         traps: places whose call traps.
         needed: for each value, the number of the last place at which something owned it; -1 if it is never made.
         optional: values that are made by a destructor, hence perhaps never.
+        collections: places that ask for a collection, which the oldest interfaces cannot.
         due: values that a complete collection at a place, with no Wasm on the stack, has to have destroyed.
     """
 
@@ -62,5 +63,6 @@ class Expected:
     sizes: dict[Place, int] = field(default_factory=dict)
     traps: set[Place] = field(default_factory=set)
     needed: list[int] = field(default_factory=list)
+    collections: set[Place] = field(default_factory=set)
     optional: set[int] = field(default_factory=set)
     due: dict[int, tuple[int, ...]] = field(default_factory=dict)

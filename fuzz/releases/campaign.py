@@ -1,0 +1,300 @@
+"""A campaign runs the same numbered programs on several releases; what it finds is minimised there, then run on all of them.
+
+Each release has its own time. Workers are processes; each has its own engine process and takes every so-manieth program. A slice of
+work ends by itself after a few seconds, so that an interruption loses little.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from fuzz.releases import oracle
+from fuzz.releases.advisories import Found, Sighting
+from fuzz.releases.engine import Release
+from fuzz.releases.generate import PROFILES, generate
+from fuzz.releases.minimise import MEMORY, Minimised, family, minimise
+from fuzz.releases.oracle import Verdict
+from fuzz.workers import Workers, stopping
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from fuzz.releases.build import Built
+    from fuzz.releases.engine import Outcome
+
+SLICE_SECONDS: Final = 5.0
+MINIMISE_SECONDS_MAX: Final = 20.0
+"""For one finding."""
+FINDINGS_MAX: Final = 3
+"""Findings that corrupt memory, of one profile, that are minimised on one release: they may be of several kinds."""
+QUIET_FINDINGS_MAX: Final = 1
+"""The same for findings of other families, which come in hundreds where they come."""
+SHOWINGS: Final = 3
+"""Times that a smallest program is run on a release before it counts as harmless there: what freed memory holds is chance."""
+REFUSALS: Final = 10
+"""A profile of which a release has refused so many programs and at least a fifth is left out from then on."""
+_HARNESS: Final = ("out of memory", "flood", "exit")
+"""Ends of a process that do not count against the engine."""
+_SALT: Final = 0x5EED
+
+
+@dataclass(slots=True)
+class Slice:
+    """What one slice of work came to."""
+
+    next: int
+    programs: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)
+    profiles: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in PROFILES])
+    found: list[Found] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Cell:
+    """What came of one release.
+
+    Args:
+        release: its number.
+        programs: programs run to their end or their finding.
+        verdicts: programs by verdict; those in order are not counted.
+        found: minimised findings, by number of program.
+        seconds: wall time.
+    """
+
+    release: str
+    programs: int = 0
+    verdicts: Counter[str] = field(default_factory=Counter)
+    profiles: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in PROFILES])
+    found: list[Found] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, part: Slice) -> None:
+        """Count a slice."""
+        self.programs += part.programs
+        self.verdicts += part.verdicts
+        for total, new in zip(self.profiles, part.profiles, strict=True):
+            total[0] += new[0]
+            total[1] += new[1]
+        self.found += part.found
+
+    @property
+    def judged(self) -> int:
+        """Programs that the release has not refused."""
+        return self.programs - self.verdicts[oracle.REFUSED] - self.verdicts[oracle.UNFINISHED]
+
+    @property
+    def findings(self) -> int:
+        """Programs with a finding."""
+        return sum(self.verdicts.values()) - self.verdicts[oracle.REFUSED] - self.verdicts[oracle.UNFINISHED]
+
+
+def verdict_of(built: Built, outcome: Outcome) -> Verdict | None:
+    """Judge a program by what became of it. What was wrong before the process died says more than how it died."""
+    verdict = oracle.judge(built.expected, outcome.events)
+    if not outcome.death or (verdict is not None and verdict.finding):
+        return verdict
+    said = [line for line in outcome.stderr.splitlines() if line.strip()]
+    if outcome.death.startswith(_HARNESS):
+        return Verdict(oracle.UNFINISHED, outcome.death)
+    where = next((event[1] for event in reversed(outcome.events) if event[0] == "at"), None)
+    place = f"after {oracle.words(tuple(where))}" if where else "at the beginning"
+    return Verdict(outcome.death, f"{place}{': ' + said[0][:160] if said else ''}")
+
+
+def run_slice(
+    folder: Path,
+    seed: int,
+    first: int,
+    step: int,
+    *,
+    programs: int | None,
+    seconds: float,
+    profiles: Sequence[Sequence[int]],
+    minimised: Counter[tuple[str, int]],
+    elapsed: float,
+) -> Slice:
+    """Run programs number `first`, `first + step` and so on.
+
+    Args:
+        folder: of the release.
+        seed: of the campaign.
+        first, step: numbers of programs.
+        programs: most programs, or None.
+        seconds: when to stop.
+        profiles: programs and refusals by profile so far.
+        minimised: findings that have been minimised so far, by family and profile.
+        elapsed: seconds of the release's campaign before this slice.
+    """
+    part = Slice(first)
+    began = time.monotonic()
+    minimised = minimised.copy()
+    with Release(folder) as release:
+        while (programs is None or part.programs < programs) and time.monotonic() - began < seconds and not stopping():
+            number = part.next
+            part.next += step
+            index = _profile(number, profiles, part.profiles)
+            built = generate(_seed(seed, number), PROFILES[index], number)
+            outcome = release.run(built.program.as_json())
+            verdict = verdict_of(built, outcome)
+            part.programs += 1
+            part.profiles[index][0] += 1
+            if verdict is None:
+                continue
+            part.verdicts[verdict.kind] += 1
+            part.profiles[index][1] += verdict.kind == oracle.REFUSED
+            key = family(verdict), index
+            if verdict.finding and minimised[key] < (FINDINGS_MAX if key[0] == MEMORY else QUIET_FINDINGS_MAX):
+                minimised[key] += 1
+                small = _minimised(release, built, verdict)
+                at = elapsed + time.monotonic() - began
+                stderr = release.run(small.built.program.as_json()).stderr
+                items = len(built.recipe.items)
+                part.found.append(Found(folder.name, number, items, at, verdict, small.built, small.verdict, stderr))
+    return part
+
+
+def _profile(number: int, before: Sequence[Sequence[int]], now: Sequence[Sequence[int]]) -> int:
+    """Return the profile of a program: in turn, less those that the release does not take."""
+    fit = []
+    for index in range(len(PROFILES)):
+        refused = before[index][1] + now[index][1]
+        if refused < REFUSALS or refused * 5 < before[index][0] + now[index][0]:
+            fit.append(index)
+    return fit[number % len(fit)] if fit else number % len(PROFILES)
+
+
+def _seed(seed: int, number: int) -> int:
+    return (seed << 32 | number) ^ _SALT
+
+
+def _minimised(release: Release, built: Built, verdict: Verdict) -> Minimised:
+    end = time.monotonic() + MINIMISE_SECONDS_MAX
+
+    def judge(builts: Sequence[Built]) -> Iterator[Verdict | None]:
+        for candidate in builts:
+            yield verdict_of(candidate, release.run(candidate.program.as_json()))
+
+    return minimise(built, verdict, judge, stop=lambda: time.monotonic() > end or stopping())
+
+
+class Campaign:
+    """A campaign over releases.
+
+    Args:
+        folders: of the releases, oldest first; a folder's name is the release's number.
+        seconds: for each release; None has no bound.
+        programs: most programs for each release, or None.
+        seed: of the programs.
+        jobs: processes.
+        say: told of each release that is done, and now and then meanwhile.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        *,
+        seconds: float | None,
+        programs: int | None,
+        seed: int,
+        jobs: int,
+        say: Callable[[Cell, bool], None] = lambda _cell, _over: None,
+    ) -> None:
+        self.folders = list(folders)
+        self.seconds = seconds
+        self.programs = programs
+        self.seed = seed
+        self.jobs = jobs
+        self.say = say
+        self.cells: list[Cell] = []
+        self.sightings: list[Sighting] = []
+        self.interrupted = False
+
+    def run(self) -> None:
+        """Run it. An interruption from the keyboard ends it with what is known so far.
+
+        Raises:
+            RunnerError: the runner failed.
+            HarnessFailure: a worker died.
+        """
+        try:
+            with Workers(self.jobs) as workers:
+                for folder in self.folders:
+                    cell = Cell(folder.name)
+                    self.cells.append(cell)
+                    self._fill(cell, folder, workers)
+                    self.say(cell, True)
+        except KeyboardInterrupt:
+            self.interrupted = True
+        self.sightings = self._sightings()
+
+    def _fill(self, cell: Cell, folder: Path, workers: Workers) -> None:
+        began = time.monotonic()
+        positions = list(range(self.jobs))
+        minimised: Counter[tuple[str, int]] = Counter()
+        while True:
+            cell.seconds = time.monotonic() - began
+            left = SLICE_SECONDS if self.seconds is None else min(SLICE_SECONDS, self.seconds - cell.seconds)
+            wanted = [self._wanted(first) for first in positions]
+            if left <= 0 or not any(number is None or number > 0 for number in wanted):
+                break
+            futures = [
+                workers.submit(
+                    run_slice,
+                    folder,
+                    self.seed,
+                    first,
+                    self.jobs,
+                    programs=number,
+                    seconds=left,
+                    profiles=cell.profiles,
+                    minimised=minimised,
+                    elapsed=cell.seconds,
+                )
+                for first, number in zip(positions, wanted, strict=True)
+            ]
+            parts = [workers.result(future) for future in futures]
+            positions = [part.next for part in parts]
+            for part in parts:
+                cell.add(part)
+            minimised = Counter((family(found.first), found.number % len(PROFILES)) for found in cell.found)
+            self.say(cell, False)
+        cell.found.sort(key=lambda found: found.number)
+        cell.seconds = time.monotonic() - began
+
+    def _wanted(self, first: int) -> int | None:
+        """Return how many programs a worker that begins with this number has left, or None."""
+        return None if self.programs is None else max(0, -(-(self.programs - first) // self.jobs))
+
+    def _sightings(self) -> list[Sighting]:
+        """Run the smallest programs of each kind of finding on all releases; of those that show alike, keep the smallest."""
+        smallest: dict[tuple[str, tuple[int, ...]], Found] = {}
+        for cell in self.cells:
+            for found in cell.found:
+                known = smallest.get(found.shape())
+                if known is None or found.size < known.size:
+                    smallest[found.shape()] = found
+        chosen = sorted(smallest.values(), key=lambda found: (found.size, found.number, found.release))
+        shown: list[dict[str, str]] = [{} for _ in chosen]
+        for folder in self.folders:
+            with Release(folder) as release:
+                for found, shows in zip(chosen, shown, strict=True):
+                    shows[folder.name] = _shows(release, found.built)
+        alike: dict[tuple[object, ...], Sighting] = {}
+        for found, shows in zip(chosen, shown, strict=True):
+            sighting = Sighting(found, shows)
+            known = sighting.known()
+            alike.setdefault((found.verdict.kind, tuple(sighting.affected), known.name if known else ""), sighting)
+        return list(alike.values())
+
+
+def _shows(release: Release, built: Built) -> str:
+    """Return what a program shows on a release; empty if nothing is wrong several times."""
+    for _ in range(SHOWINGS):
+        verdict = verdict_of(built, release.run(built.program.as_json()))
+        if verdict is not None:
+            return verdict.kind
+    return ""
