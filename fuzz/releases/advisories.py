@@ -125,7 +125,8 @@ class Found:
 
     Args:
         release: that showed it.
-        number: of the program in the campaign.
+        number: of the module in the campaign.
+        profile: that it was drawn with, an index.
         operations: items of the program as it was found.
         seconds: from the beginning of the release's campaign until it was found and minimised.
         first: what the program showed as it was found.
@@ -135,6 +136,7 @@ class Found:
 
     release: str
     number: int
+    profile: int
     operations: int
     seconds: float
     first: Verdict
@@ -175,7 +177,7 @@ class Sighting:
 
         >>> LEAKS = oracle.Verdict("leak", "")
         >>> shows = {"0.24.0": "leak", "0.26.0": "leak", "0.30.0": "", "1.0.0": "leak"}
-        >>> found = Found("1.0.0", 0, 0, 0.0, LEAKS, None, LEAKS, "")
+        >>> found = Found("1.0.0", 0, 0, 0, 0.0, LEAKS, None, LEAKS, "")
         >>> Sighting(found, shows).range()
         '0.24.0 to 0.26.0, 1.0.0'
         """

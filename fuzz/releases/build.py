@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from fuzz.choosers import Seeded
 from fuzz.releases import woven
-from fuzz.releases.program import Program
+from fuzz.releases.program import ENTRY, Program
 from fuzz.releases.recipe import Item, Recipe
 from fuzz.releases.wat import Module
 from fuzz.releases.weave import Weaver
@@ -14,7 +15,7 @@ from fuzz.releases.weave import Weaver
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from fuzz.releases.program import Action
+    from fuzz.releases.program import Action, Place
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +42,7 @@ def build(recipe: Recipe, number: int = 0) -> Built:
     """
     weaver = Weaver(recipe)
     items = tuple(item for item in recipe.items if weaver.perform(item))
-    return finish(weaver, items, number)
+    return collecting(finish(weaver, items, number), recipe.collections)
 
 
 def finish(weaver: Weaver, items: tuple[Item, ...], number: int) -> Built:
@@ -78,6 +79,55 @@ def finish(weaver: Weaver, items: tuple[Item, ...], number: int) -> Built:
         # A destructor that reads takes up what would have been due.
         weaver.expected.due.clear()
     return Built(program, weaver.expected, Recipe(weaver.limits, items, weaver.segments))
+
+
+def collecting(built: Built, collections: int) -> Built:
+    """Return a program in which the host collects more often; the module is the same.
+
+    Args:
+        built: a program whose recipe has no such collections.
+        collections: as `Recipe.collections` says.
+    """
+    if not collections:
+        return built
+    chooser = Seeded(collections)
+    program, old = built.program, built.expected
+    new = woven.Expected(optional=old.optional)
+    moved: dict[Place, int] = {}
+    added: set[Place] = set()
+
+    def widened(path: Place, actions: tuple[Action, ...]) -> tuple[Action, ...]:
+        more: list[Action] = []
+        for number, action in enumerate(actions):
+            if action[0] not in {"return", "raise"} and (collections == 1 or chooser.choose(2)):
+                added.add((*path, number))
+                more.append(["gc"])
+            moved[(*path, number)] = len(more)
+            more.append(action)
+        return tuple(more)
+
+    script = widened(("script",), program.script)
+    imports = tuple(widened(("import", number), actions) for number, actions in enumerate(program.imports))
+
+    def place(before: Place) -> Place:
+        return before if before[-1] == ENTRY else (*before[:-1], moved[before])
+
+    positions = []
+    for before in old.places:
+        at = place(before)
+        if before in added:
+            new.places.append((*at[:-1], int(at[-1]) - 1))
+            new.collections.add(new.places[-1])
+        positions.append(len(new.places))
+        new.places.append(at)
+    new.got = {place(key): seen for key, seen in old.got.items()}
+    new.sizes = {place(key): size for key, size in old.sizes.items()}
+    new.traps = {place(key) for key in old.traps}
+    new.collections |= {place(key) for key in old.collections}
+    new.needed = [positions[number] if number >= 0 else number for number in old.needed]
+    new.due = {positions[number]: values for number, values in old.due.items()}
+    changed = replace(program, script=script, imports=imports)
+    return Built(changed, new, replace(built.recipe, collections=collections))
 
 
 def _exports(actions: Iterable[Action]) -> set[str]:

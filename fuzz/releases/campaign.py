@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from fuzz.releases import oracle
 from fuzz.releases.advisories import Found, Sighting
+from fuzz.releases.build import collecting
 from fuzz.releases.engine import Release
 from fuzz.releases.generate import PROFILES, generate
 from fuzz.releases.minimise import MEMORY, Minimised, family, minimise
@@ -37,6 +38,8 @@ SHOWINGS: Final = 3
 """Times that a smallest program is run on a release before it counts as harmless there: what freed memory holds is chance."""
 REFUSALS: Final = 10
 """A profile of which a release has refused so many programs and at least a fifth is left out from then on."""
+VARIANTS: Final = 3
+"""Programs of one module: as it was drawn, with a collection before each action of the host, and before some."""
 _HARNESS: Final = ("out of memory", "flood", "exit")
 """Ends of a process that do not count against the engine."""
 _SALT: Final = 0x5EED
@@ -117,12 +120,12 @@ def run_slice(
     minimised: Counter[tuple[str, int]],
     elapsed: float,
 ) -> Slice:
-    """Run programs number `first`, `first + step` and so on.
+    """Run the programs of modules number `first`, `first + step` and so on.
 
     Args:
         folder: of the release.
         seed: of the campaign.
-        first, step: numbers of programs.
+        first, step: numbers of modules.
         programs: most programs, or None.
         seconds: when to stop.
         profiles: programs and refusals by profile so far.
@@ -132,12 +135,16 @@ def run_slice(
     part = Slice(first)
     began = time.monotonic()
     minimised = minimised.copy()
+    index = 0
+    base: Built | None = None
     with Release(folder) as release:
         while (programs is None or part.programs < programs) and time.monotonic() - began < seconds and not stopping():
-            number = part.next
-            part.next += step
-            index = _profile(number, profiles, part.profiles)
-            built = generate(_seed(seed, number), PROFILES[index], number)
+            number, variant = part.next, part.programs % VARIANTS
+            if base is None or not variant:
+                index = _profile(number, profiles, part.profiles)
+                base = generate(_seed(seed, number), PROFILES[index], number)
+            built = collecting(base, variant and variant + number * (variant > 1))
+            part.next += step * (variant == VARIANTS - 1)
             outcome = release.run(built.program.as_json())
             verdict = verdict_of(built, outcome)
             part.programs += 1
@@ -153,7 +160,7 @@ def run_slice(
                 at = elapsed + time.monotonic() - began
                 stderr = release.run(small.built.program.as_json()).stderr
                 items = len(built.recipe.items)
-                part.found.append(Found(folder.name, number, items, at, verdict, small.built, small.verdict, stderr))
+                part.found.append(Found(folder.name, number, index, items, at, verdict, small.built, small.verdict, stderr))
     return part
 
 
@@ -260,14 +267,14 @@ class Campaign:
             positions = [part.next for part in parts]
             for part in parts:
                 cell.add(part)
-            minimised = Counter((family(found.first), found.number % len(PROFILES)) for found in cell.found)
+            minimised = Counter((family(found.first), found.profile) for found in cell.found)
             self.say(cell, False)
         cell.found.sort(key=lambda found: found.number)
         cell.seconds = time.monotonic() - began
 
     def _wanted(self, first: int) -> int | None:
         """Return how many programs a worker that begins with this number has left, or None."""
-        return None if self.programs is None else max(0, -(-(self.programs - first) // self.jobs))
+        return None if self.programs is None else max(0, -(-(self.programs - first * VARIANTS) // self.jobs))
 
     def _sightings(self) -> list[Sighting]:
         """Run the smallest programs of each kind of finding on all releases; of those that show alike, keep the smallest."""
@@ -286,8 +293,8 @@ class Campaign:
         alike: dict[tuple[object, ...], Sighting] = {}
         for found, shows in zip(chosen, shown, strict=True):
             sighting = Sighting(found, shows)
-            known = sighting.known()
-            alike.setdefault((found.verdict.kind, tuple(sighting.affected), known.name if known else ""), sighting)
+            name = match.name if (match := sighting.known()) else ""
+            alike.setdefault((found.verdict.kind, tuple(sighting.affected), name), sighting)
         return list(alike.values())
 
 

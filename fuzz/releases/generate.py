@@ -146,6 +146,9 @@ class _Drawn:
             start = choose(recipe.SOURCES)
             for offset in range(recipe.SOURCES):
                 if self.add(Item((recipe.CHURN, (start + offset) % recipe.SOURCES, choose(2), count), self.form())):
+                    # What comes next in practice: the host hands over several at once.
+                    if choose(2) and self.limits.arguments > 1:
+                        self.add(Item((recipe.FRESH, 2 + choose(self.limits.arguments - 1), 4 + choose(12)), self.form()))
                     break
 
     def take(self, row: Row) -> None:

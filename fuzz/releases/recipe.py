@@ -92,17 +92,26 @@ def form_of(wrap: int, pressure: int = 0, layout: int = 0) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """Limits, items, and which element segments the module may have (`SEGMENTS_NONE` and so on)."""
+    """What a program is made from.
+
+    Args:
+        limits: bounds of the model.
+        items: operations, in order.
+        segments: which element segments the module may have: `SEGMENTS_NONE` and so on.
+        collections: collections that the host does besides: 0 none, 1 before each of its actions, others before some.
+    """
 
     limits: Limits
     items: tuple[Item, ...]
     segments: int = SEGMENTS_NONE
+    collections: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Return it as a JSON object: the header of a trace, and a line and a form for each item."""
         return {
             "limits": header(self.limits),
             "segments": self.segments,
+            "collections": self.collections,
             "items": [[_text(item.row, self.limits), item.form] for item in self.items],
         }
 
@@ -123,12 +132,15 @@ def from_json(data: object) -> Recipe:
         raise ValueError("a recipe has limits and items")  # noqa: TRY004  # the type of data is its value
     if data.get("segments") not in {SEGMENTS_NONE, SEGMENTS_NULL, SEGMENTS_REFERENCES}:
         raise ValueError("a recipe's segments are 0, 1 or 2")
+    collections = data.get("collections", 0)
+    if type(collections) is not int or not 0 <= collections < 1 << 32:
+        raise ValueError("a recipe's collections are a number")
     try:
         limits = parse(data["limits"] + "\n").limits
         items = [_item(pair, limits, number) for number, pair in enumerate(data["items"], start=1)]
     except TraceError as error:
         raise ValueError(f"recipe, {error}") from None
-    return Recipe(limits, tuple(items), data["segments"])
+    return Recipe(limits, tuple(items), data["segments"], collections)
 
 
 def _item(pair: object, limits: Limits, number: int) -> Item:
