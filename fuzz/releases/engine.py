@@ -36,6 +36,10 @@ STDERR_MAX: Final = 8192
 """Bytes of standard error that are kept, from its end."""
 OUT_OF_MEMORY: Final = "memory allocation of "
 """What Rust says before it aborts for want of memory."""
+PANIC: Final = "panicked at"
+"""What Rust says when the engine's own assertions fail. A panic that a call turns into a trap is in the events instead."""
+PANIC_POLLS: Final = 8
+"""Silent polls after which a process that has panicked is given up."""
 START_SECONDS_MAX: Final = 120.0
 POLL_SECONDS: Final = 0.25
 DATA_BYTES_MAX: Final = 4 << 30
@@ -73,8 +77,8 @@ class Outcome:
     Args:
         program: its id.
         events: as `fuzz.releases.program` tells them, in order.
-        death: empty if the program ended; else `crash SIGSEGV` or another signal, `abort SIGABRT`, `out of memory`, `hang`, `flood` (of
-            events), or `exit` and the code.
+        death: empty if the program ended; else `crash SIGSEGV` or another signal, `abort SIGABRT`, `panic`, `out of memory`, `hang`,
+            `flood` (of events), or `exit` and the code.
         stderr: what the process wrote to its standard error meanwhile: allocators and engines say there why they abort.
     """
 
@@ -142,6 +146,7 @@ class Release:
         self._process: subprocess.Popen[bytes] | None = None
         self._errors: IO[bytes] | None = None
         self._pending = b""
+        self._start = 0
         self._programs = 0
         self._environment = environment(checked_allocator=self.settings.checked_allocator)
 
@@ -168,7 +173,7 @@ class Release:
             self.close()
         process = self._started()
         self._programs += 1
-        start = self._errors_size()
+        start = self._start = self._errors_size()
         death = ""
         events: list[Event] = []
         line = json.dumps(program, separators=(",", ":")).encode() + b"\n"
@@ -188,10 +193,13 @@ class Release:
             if size > EVENT_BYTES_MAX:
                 death = "flood"
                 break
-        if not death:
-            death = "hang" if deadline.passed else self._cause(process)
         said = self._said(start)
-        if death.startswith("abort") and OUT_OF_MEMORY in said:
+        if not death and PANIC not in said:
+            death = "hang" if deadline.passed else self._cause(process)
+            said = self._said(start)
+        if PANIC in said:
+            death = "panic"
+        elif death.startswith("abort") and OUT_OF_MEMORY in said:
             death = "out of memory"
         self.close()
         return Outcome(int(program.get("id", 0)), events, death, said)
@@ -215,7 +223,7 @@ class Release:
             return self._process
         self.close()
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        self._pending, self._programs = b"", 0
+        self._pending, self._start, self._programs = b"", 0, 0
         command = [sys.executable, "-P", "-m", "fuzz.releases.runner", str(self.folder), "--opt-level", self.settings.opt_level]
         self._process = subprocess.Popen(  # noqa: S603
             command,
@@ -244,6 +252,7 @@ class Release:
         output = process.stdout
         if output is None:
             return
+        silent = 0
         with selectors.DefaultSelector() as selector:
             selector.register(output, selectors.EVENT_READ)
             while True:
@@ -253,9 +262,12 @@ class Release:
                     yield line
                     continue
                 if not selector.select(POLL_SECONDS):
-                    if deadline.is_over():
+                    silent += 1
+                    # A panic that unwinds through C may leave the process waiting for a lock that nobody gives back.
+                    if deadline.is_over() or (silent > PANIC_POLLS and PANIC in self._said(self._start)):
                         return
                     continue
+                silent = 0
                 data = os.read(output.fileno(), 1 << 16)
                 if not data:
                     return
