@@ -137,6 +137,7 @@ def run_slice(
     minimised = minimised.copy()
     index = 0
     base: Built | None = None
+    done: set[tuple[int, tuple[str, int]]] = set()
     with Release(folder) as release:
         while (programs is None or part.programs < programs) and time.monotonic() - began < seconds and not stopping():
             number, variant = part.next, part.programs % VARIANTS
@@ -154,7 +155,10 @@ def run_slice(
             part.verdicts[verdict.kind] += 1
             part.profiles[index][1] += verdict.kind == oracle.REFUSED
             key = family(verdict), index
-            if verdict.finding and minimised[key] < (FINDINGS_MAX if key[0] == MEMORY else QUIET_FINDINGS_MAX):
+            if not verdict.finding or (number, key) in done:
+                continue
+            done.add((number, key))
+            if minimised[key] < (FINDINGS_MAX if key[0] == MEMORY else QUIET_FINDINGS_MAX):
                 minimised[key] += 1
                 small = _minimised(release, built, verdict)
                 at = elapsed + time.monotonic() - began
@@ -243,8 +247,7 @@ class Campaign:
         positions = list(range(self.jobs))
         minimised: Counter[tuple[str, int]] = Counter()
         while True:
-            cell.seconds = time.monotonic() - began
-            left = SLICE_SECONDS if self.seconds is None else min(SLICE_SECONDS, self.seconds - cell.seconds)
+            left = SLICE_SECONDS if self.seconds is None else min(SLICE_SECONDS, self.seconds - (time.monotonic() - began))
             wanted = [self._wanted(first) for first in positions]
             if left <= 0 or not any(number is None or number > 0 for number in wanted):
                 break
@@ -268,6 +271,7 @@ class Campaign:
             for part in parts:
                 cell.add(part)
             minimised = Counter((family(found.first), found.profile) for found in cell.found)
+            cell.seconds = time.monotonic() - began
             self.say(cell, False)
         cell.found.sort(key=lambda found: found.number)
         cell.seconds = time.monotonic() - began

@@ -133,8 +133,10 @@ class _Drawn:
     def extra(self) -> None:
         """Draw what is no operation of the model."""
         choose = self.chooser.choose
-        what = choose(4)
-        if what == 0:
+        what = choose(5)
+        if what == 4:
+            self.add(Item((recipe.RECURSE, 1 + choose(6)), self.form()))
+        elif what == 0:
             self.add(Item((recipe.GHOST, 1 + choose(max(1, self.limits.arguments))), self.form()))
         elif not self.profile.fill:
             return

@@ -22,6 +22,9 @@ GHOST: Final = -3
 ACTS: Final = -4
 """`(ACTS, what, subject)`: the destructor of the value made last does something."""
 
+RECURSE: Final = -5
+"""`(RECURSE, depth)`: a function calls itself, the host collects at the bottom, and on the way up each frame hands over its arguments."""
+
 OWN_TABLE: Final = 0
 LINKED_TABLE: Final = 1
 OWN_GLOBAL: Final = 2
@@ -33,7 +36,13 @@ WRAPS: Final = 8
 PRESSURES: Final = 32
 LAYOUTS: Final = 64
 
-EXTRAS: Final[dict[int, tuple[str, int]]] = {CHURN: ("churn", 3), FRESH: ("fresh", 2), GHOST: ("ghost", 1), ACTS: ("acts", 2)}
+EXTRAS: Final[dict[int, tuple[str, int]]] = {
+    CHURN: ("churn", 3),
+    FRESH: ("fresh", 2),
+    GHOST: ("ghost", 1),
+    ACTS: ("acts", 2),
+    RECURSE: ("recurse", 1),
+}
 """Word and number of operands of what is no operation of the model."""
 EXTRA_WORDS: Final = {word: (kind, count) for kind, (word, count) in EXTRAS.items()}
 SEGMENTS_NONE: Final = 0

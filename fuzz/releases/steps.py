@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 FRESH_MAX: Final = 200
 """Most rounds of a loop that asks for fresh references; each costs the host two calls."""
+DEPTH_MAX: Final = 64
+"""Deepest recursion; the host's own stack is in it."""
 CHURN_MAX: Final = 1 << 14
 
 
@@ -315,6 +317,31 @@ def _ghost(weaver: Weaver, item: Item) -> bool:
     return True
 
 
+def _recurse(weaver: Weaver, item: Item) -> bool:
+    """Let the references in the slots wait in several frames of one function while the host collects."""
+    depth = item.row[1]
+    if weaver.own() < 0 or not 0 < depth <= DEPTH_MAX:
+        return False
+    slots = weaver.slots()
+    taken = [index for index, name in enumerate(slots) if name >= 0][: weaver.limits.arguments]
+    if not taken:
+        return False
+    weaver.code("recurse", depth, tuple(taken), item.wrap)
+    weaver.parts.append(weaver.arrive([]))
+    weaver.expected.collections.add(weaver.act(["gc"]))
+    names = [slots[index] for index in taken]
+    for _ in range(depth):
+        weaver.parts[-1] = weaver.arrive([weaver.value[name] for name in names])
+        for name in sorted(set(names)):
+            weaver.expected.needed[weaver.value[name]] = len(weaver.expected.places) - 1
+        for name in sorted(set(names)):
+            if not weaver.held(name):
+                weaver.act(["drop", weaver.value[name]])
+    weaver.parts.pop()
+    weaver.note()
+    return True
+
+
 def _acts(weaver: Weaver, item: Item) -> bool:
     """Let a destructor act. Nothing that it does may change what the rest of the program has to show."""
     _, what, subject = item.row
@@ -381,4 +408,5 @@ EXTRAS: Final[dict[int, Callable[[Weaver, Item], bool]]] = {
     recipe.FRESH: _fresh,
     recipe.GHOST: _ghost,
     recipe.ACTS: _acts,
+    recipe.RECURSE: _recurse,
 }

@@ -46,6 +46,7 @@ class Module:
         self.used: dict[str, None] = {}
         self.functions: dict[str, str] = {}
         self.exports: dict[str, None] = {}
+        self.recursions: dict[int, None] = {}
 
     def use(self, name: str) -> str:
         """Note that a global, table or helper is used; return its name."""
@@ -123,9 +124,20 @@ class Module:
     def _helpers(self) -> list[str]:
         found = []
         if "$zero" in self.used:
-            found += ["(global $zero (mut i32) (i32.const 0))", "(global $sink (mut i32) (i32.const 0))"]
+            found.append("(global $zero (mut i32) (i32.const 0))")
+        if "$sink" in self.used:
+            found.append("(global $sink (mut i32) (i32.const 0))")
         if "$nop" in self.used:
             found.append("(func $nop)")
+        for count in sorted(self.recursions):
+            arguments = "".join(f" (local.get {1 + index})" for index in range(count))
+            found += [
+                f"(func $rec{count} (param $n i32){_types('param', count)}",
+                "  (if (local.get $n)",
+                f"    (then (call $rec{count} (i32.sub (local.get $n) (i32.const 1)){arguments})",
+                f"      (call $h{count}_0{arguments}))",
+                "    (else (call $h0_0))))",
+            ]
         if self.destructors_call:
             found.append('(func $take (export "take") (param externref))')
             found += (
@@ -190,6 +202,7 @@ class Body:
         count = self.activation.pressure
         if not count:
             return [], []
+        self.module.use("$sink")
         names = [f"x{number:02}" for number in range(count)]
         self.integers.update(names)
         before = [f"(local.set ${name} (i32.add (global.get $zero) (i32.const {3 * n + 1})))" for n, name in enumerate(names)]
@@ -350,6 +363,14 @@ class Body:
             f"  (call {host(count, 0)} {' '.join(f'(local.get ${name})' for name in names)})))",
         ]
 
+    def recurse(self, depth: int, slots: tuple[int, ...]) -> list[str]:
+        """Call a function that calls itself."""
+        count = len(slots)
+        self.module.host(0, 0)
+        self.module.host(count, 0)
+        self.module.recursions[count] = None
+        return [f"(call $rec{count} (i32.const {depth}){''.join(' ' + self._get(slot) for slot in slots)})"]
+
     def trap(self) -> list[str]:
         """Trap."""
         return ["(unreachable)"]
@@ -390,7 +411,7 @@ _WRITE: Final[dict[str, Callable[..., list[str]]]] = {
         name: getattr(Body, name)
         for name in (
             *("copy", "null", "global_get", "global_set", "table_get", "table_set", "table_grow", "table_fill", "table_copy"),
-            *("table_init", "elem_drop", "call", "churn", "fresh", "ghost", "trap"),
+            *("table_init", "elem_drop", "call", "churn", "fresh", "ghost", "recurse", "trap"),
         )
     },
 }
