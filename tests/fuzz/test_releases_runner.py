@@ -1,0 +1,494 @@
+"""Released engines are fetched, run in processes of their own, and shown to have the defects that they have."""
+
+import base64
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fuzz.releases import wheels
+from fuzz.releases.engine import Outcome, Release, RunnerError, Settings, action_at, environment, plain_verdict
+from fuzz.releases.repro import reproduction
+
+Data = dict[str, Any]
+
+# One of each family, on both sides of what was mended in 0.30; the last is the one that is pinned here.
+OLD, BROKEN, MENDED, NEW = "0.24.0", "0.29.0", "0.30.0", "50.0.1"
+CLOSED_PORT = "http://127.0.0.1:9/simple"
+
+EVERYTHING = """
+(module
+  (import "host" "h2_2" (func $swap (param externref externref) (result externref externref)))
+  (import "env" "g" (global $constant externref))
+  (import "env" "t" (table $shared 1 externref))
+  (global (export "g") (mut externref) (ref.null extern))
+  (table (export "t") 2 externref)
+  (func (export "f") (param externref externref i32) (result externref externref i32 i64)
+    (table.set $shared (i32.const 0) (local.get 0))
+    (call $swap (local.get 0) (local.get 1))
+    (local.get 2)
+    (i64.const -7)))
+"""
+
+
+@pytest.fixture(scope="module")
+def engines() -> dict[str, Path]:
+    """Folders of the releases under test: from the user's cache, like all else that pip brings fetched once."""
+    cache = wheels.cache_folder()
+    return {release: wheels.obtain(release, cache) for release in (OLD, BROKEN, MENDED, NEW)}
+
+
+def program(wat: str, script: list[Any], imports: list[Any] | None = None, destructors: Data | None = None, values: int = 9) -> Data:
+    return {"id": 5, "wat": wat, "values": values, "script": script, "imports": imports or [], "destructors": destructors or {}}
+
+
+def run(folder: Path, wanted: Data, **settings: Any) -> Outcome:
+    with Release(folder, Settings(**settings)) as release:
+        return release.run(wanted)
+
+
+def told(outcome: Outcome, *kinds: str) -> list[Any]:
+    return [event for event in outcome.events if event[0] in kinds]
+
+
+def everything() -> Data:
+    """A program with each kind of action and source of an import, whose every event is known."""
+    return program(
+        EVERYTHING,
+        [
+            ["new", 0],
+            ["new", 1],
+            ["instantiate", 0, {"g": ["value", 0], "t": ["fresh", 1, None]}],
+            ["instantiate", 1, {"g": ["value", None], "t": ["table", 0, "t"]}],
+            ["call", 1, "f", [0, 1, ["i32", 41]], [0]],
+            ["table_get", 0, "t", 0],
+            ["table_size", 0, "t"],
+            ["table_grow", 0, "t", 2, 1],
+            ["table_get", 0, "t", 3],
+            ["table_set", 0, "t", 3, 2],
+            ["table_set", 0, "t", 4, 2],
+            ["global_set", 1, "g", 2],
+            ["global_get", 1, "g"],
+            ["drop", 2],
+            ["drop", 2],
+            ["drop_instance", 1],
+            ["global_get", 1, "g"],
+            ["gc"],
+            ["drop_store"],
+            ["gc"],
+        ],
+        [[["new", 2], ["return", [2, 0], [2]]]],
+        values=3,
+    )
+
+
+def move_pairs(rounds: int) -> Data:
+    """CVE-2021-39216: three results of an import move at a time, so that the table of 512 fills up between two of them."""
+    wat = """
+    (module
+      (import "host" "h0_3" (func $fresh (result externref externref externref)))
+      (import "host" "h3_0" (func $look (param externref externref externref)))
+      (func (export "f") (param $n i32) (local $a externref) (local $b externref) (local $c externref)
+        (loop $next
+          (call $fresh) (local.set $c) (local.set $b) (local.set $a)
+          (call $look (local.get $a) (local.get $b) (local.get $c))
+          (br_if $next (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))))
+    """
+    imports: list[Any] = []
+    for first in range(0, 3 * rounds, 3):
+        three = [first, first + 1, first + 2]
+        imports += [[*(["new", value] for value in three), ["return", three, three]], [["drop", value] for value in three]]
+    return program(wat, [["instantiate", 0, {}], ["call", 0, "f", [["i32", rounds]]]], imports, values=3 * rounds)
+
+
+def stale_map() -> Data:
+    """CVE-2021-39218: a safepoint without references takes the map before it, whose slots hold what has died since."""
+    wat = """
+    (module
+      (import "host" "h0_1" (func $one (result externref)))
+      (import "host" "h0_2" (func $two (result externref externref)))
+      (import "host" "h0_0" (func $collect))
+      (import "host" "h1_0" (func $use (param externref)))
+      (import "host" "h2_0" (func $use_both (param externref externref)))
+      (func (export "f") (local $x externref) (local $y externref) (local $z externref) (local $pc i32)
+        (block $out (loop $next
+          (block $third (block $second (block $first
+            (br_table $first $second $third $out (local.get $pc)))
+            (call $two) (local.set $z) (local.set $y) (call $collect) (call $use_both (local.get $y) (local.get $z))
+            (local.set $pc (i32.const 2)) (br $next))
+            (call $collect)
+            (local.set $pc (i32.const 3)) (br $next))
+          (local.set $x (call $one)) (call $collect) (call $use (local.get $x))
+          (local.set $pc (i32.const 1)) (br $next)))))
+    """
+    imports = [
+        [["new", 0], ["new", 1], ["return", [0, 1], [0, 1]]],
+        [["gc"]],
+        [["drop", 0], ["drop", 1]],
+        [["new", 2], ["return", [2], [2]]],
+        [["gc"]],
+        [["drop", 2]],
+        [["gc"]],
+    ]
+    return program(wat, [["instantiate", 0, {}], ["call", 0, "f", []], ["gc"]], imports, values=3)
+
+
+@pytest.mark.parametrize("release", [OLD, BROKEN, NEW])
+def test_each_action_does_what_it_says(engines: dict[str, Path], release: str) -> None:
+    outcome = run(engines[release], everything())
+    assert (outcome.program, outcome.death) == (5, "")
+    assert told(outcome, "got", "size", "error", "skipped", "trap") == [
+        ["got", ["import", 0, -1], [0, 1]],
+        ["got", ["script", 4], [2, 0, ["i32", 41], ["i64", -7]]],
+        ["got", ["script", 5], [0]],
+        ["size", ["script", 6], 2],
+        ["size", ["script", 7], 2],
+        ["got", ["script", 8], [1]],
+        ["error", ["script", 10], told(outcome, "error")[0][2]],
+        ["got", ["script", 12], [2]],
+        ["error", ["script", 16], "no instance 1"],
+        ["skipped", ["script", 19]],
+    ]
+    places = [event[1] for event in told(outcome, "at")]
+    assert places == [*(["script", n] for n in range(5)), ["import", 0, -1], ["import", 0, 0], *(["script", n] for n in range(5, 19))]
+    assert outcome.events[-1] == ["end"]
+
+
+@pytest.mark.parametrize("release", [BROKEN, NEW])
+def test_everything_is_destroyed_once_when_the_store_goes(engines: dict[str, Path], release: str) -> None:
+    outcome = run(engines[release], everything())
+    assert sorted(event[1] for event in told(outcome, "destroyed")) == [0, 1, 2]
+    assert {json.dumps(event[2]) for event in told(outcome, "destroyed")} == {'["script", 18]'}
+    assert plain_verdict(everything(), outcome) == ""
+
+
+@pytest.mark.parametrize(("release", "verdict"), [(OLD, "value 0 is never destroyed"), (BROKEN, ""), (NEW, "")])
+def test_what_a_global_holds_leaks_with_its_instance_up_to_0_27(engines: dict[str, Path], release: str, verdict: str) -> None:
+    wat = '(module (global (export "g") (mut externref) (ref.null extern)))'
+    holding = program(wat, [["instantiate", 0, {}], ["new", 0], ["global_set", 0, "g", 0]])
+    assert plain_verdict(holding, run(engines[release], holding)) == verdict
+
+
+@pytest.mark.parametrize("release", [OLD, BROKEN])
+def test_a_collection_between_two_moved_results_is_seen(engines: dict[str, Path], release: str) -> None:
+    outcome = run(engines[release], move_pairs(190))
+    assert plain_verdict(move_pairs(190), outcome) != ""
+    assert outcome.death in {"crash SIGSEGV", "abort SIGABRT"} or "wrong value" in plain_verdict(move_pairs(190), outcome)
+
+
+@pytest.mark.parametrize("release", [MENDED, NEW])
+def test_moved_results_stay_what_they_are_where_that_is_mended(engines: dict[str, Path], release: str) -> None:
+    outcome = run(engines[release], move_pairs(190))
+    assert plain_verdict(move_pairs(190), outcome) == ""
+    seen = [event[2] for event in told(outcome, "got") if event[1][1] % 2 == 1 and event[1][0] == "import"]
+    assert seen == [[first, first + 1, first + 2] for first in range(0, 570, 3)]
+
+
+def test_a_stale_map_keeps_what_is_dead_or_kills(engines: dict[str, Path]) -> None:
+    """What a stale slot counts dies later than it must, if the process lives that long; from 0.30 on, at the collection."""
+    broken, mended = run(engines[BROKEN], stale_map()), run(engines[MENDED], stale_map())
+    assert plain_verdict(stale_map(), mended) == ""
+    assert ["destroyed", 2, ["import", 6, 0]] in mended.events
+    assert ["destroyed", 2, ["import", 6, 0]] not in broken.events
+
+
+ACTING = program(
+    '(module (global (export "g") (mut externref) (ref.null extern)) (func (export "f") (param externref)))',
+    [["instantiate", 0, {}], ["new", 0], ["new", 1], ["drop", 0], ["global_set", 0, "g", None]],
+    destructors={"0": [["new", 2], ["call", 0, "f", [2]], ["gc"], ["global_set", 0, "g", 2], ["drop", 2], ["drop", 1]]},
+    values=3,
+)
+
+
+@pytest.mark.parametrize(
+    ("release", "skipped", "in_destructor"),
+    [(OLD, [], [1]), (BROKEN, [1, 2, 3], [2, 1]), (NEW, [0, 1, 2, 3], [])],
+)
+def test_destructors_act_as_far_as_the_interface_allows(
+    engines: dict[str, Path], release: str, skipped: list[int], in_destructor: list[int]
+) -> None:
+    outcome = run(engines[release], ACTING)
+    assert plain_verdict(ACTING, outcome) == ""
+    assert [event[1] for event in told(outcome, "skipped")] == [["destructor", 0, n] for n in skipped]
+    assert [event[1] for event in told(outcome, "destroyed") if event[2][0] == "destructor"] == in_destructor
+
+
+IMPORTING = '(module (import "host" "h0_2" (func $h (result externref externref))) (func (export "f") (result externref) (drop (call $h))))'
+
+
+@pytest.mark.parametrize("release", [OLD, BROKEN, NEW])
+def test_imports_trap_and_return_null_beyond_their_list(engines: dict[str, Path], release: str) -> None:
+    script = [["instantiate", 0, {}], ["call", 0, "f", []], ["call", 0, "f", []], ["call", 0, "f", []]]
+    outcome = run(engines[release], program(IMPORTING, script, [[["raise"]], [["new", 0], ["return", [0], []]]], values=1))
+    assert [event[:2] for event in told(outcome, "trap")] == [["trap", ["script", 1]]]
+    assert "raised by an import" in told(outcome, "trap")[0][2]
+    assert [event[2] for event in told(outcome, "got") if event[1][0] == "script"] == [[0], [None]]
+
+
+@pytest.mark.parametrize("release", [OLD, NEW])
+def test_what_is_no_module_or_asks_for_too_much_is_an_error(engines: dict[str, Path], release: str) -> None:
+    for wat, problem in (("(module (func (drop)))", ""), ('(module (import "env" "g" (global externref)))', "no source")):
+        outcome = run(engines[release], program(wat, [["instantiate", 0, {}], ["call", 0, "f", []]]))
+        assert [event[:2] for event in told(outcome, "error")] == [["error", ["script", 0]], ["error", ["script", 1]]]
+        assert problem in told(outcome, "error")[0][2]
+        assert outcome.death == ""
+
+
+def test_a_hang_is_stopped_and_the_next_program_runs(engines: dict[str, Path]) -> None:
+    endless = program('(module (func (export "f") (loop $l (br $l))))', [["instantiate", 0, {}], ["call", 0, "f", []]])
+    harmless = program("(module)", [["instantiate", 0, {}]])
+    with Release(engines[NEW], Settings(program_seconds=0.5)) as release:
+        outcomes = list(release.run_all([endless, harmless, endless]))
+    assert [outcome.death for outcome in outcomes] == ["hang", "", "hang"]
+    assert outcomes[0].events[-1] == ["at", ["script", 1]]
+    assert outcomes[1].events[-1] == ["end"]
+
+
+def processes_of(folder: Path) -> set[str]:
+    """Ids of the live processes that run the release in a folder."""
+    found = set()
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"fuzz.releases.runner" in words and str(folder).encode() in words:
+            found.add(path.parent.name)
+    return found
+
+
+def private_copy(folder: Path, copy: Path) -> Path:
+    """The same release in a folder of its own, so that its processes are this test's."""
+    copy.mkdir()
+    for item in folder.iterdir():
+        (copy / item.name).symlink_to(item)
+    return copy
+
+
+def test_processes_are_recycled_and_reaped_and_leave_nothing(engines: dict[str, Path], tmp_path: Path) -> None:
+    folder = private_copy(engines[NEW], tmp_path / "release")
+    wanted = program("(module)", [["instantiate", 0, {}]])
+    files = {path.name for path in Path("/proc/self/fd").iterdir()}
+    seen = set()
+    with Release(folder, Settings(programs_max=2)) as release:
+        for _ in range(5):
+            assert release.run(wanted).death == ""
+            assert len(processes_of(folder)) == 1
+            seen |= processes_of(folder)
+    assert len(seen) == 3
+    assert processes_of(folder) == set()
+    assert {path.name for path in Path("/proc/self/fd").iterdir()} == files
+
+
+def test_a_runner_ends_with_its_parent(engines: dict[str, Path], tmp_path: Path) -> None:
+    folder = private_copy(engines[NEW], tmp_path / "release")
+    endless = program('(module (func (export "f") (loop $l (br $l))))', [["instantiate", 0, {}], ["call", 0, "f", []]])
+    (tmp_path / "endless.json").write_text(json.dumps(endless), encoding="utf-8")
+    code = (
+        "import json, os, sys, threading; from pathlib import Path; from fuzz.releases.engine import Release; "
+        "threading.Timer(3.0, os._exit, [0]).start(); "
+        f"Release(Path({str(folder)!r})).run(json.loads(Path({str(tmp_path / 'endless.json')!r}).read_text()))"
+    )
+    subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(Path.cwd())}, timeout=60, check=True)
+    assert processes_of(folder) == set()
+
+
+def test_stores_do_not_pile_up_in_a_process(engines: dict[str, Path]) -> None:
+    """A callback that held its own store would keep it for ever, and some day the process would be out of mappings."""
+    wanted = program(IMPORTING, [["instantiate", 0, {}], ["call", 0, "f", []]], [[["new", 0], ["return", [0], [0]]]], values=1)
+    with Release(engines[NEW], Settings()) as release:
+
+        def mappings() -> int:
+            assert release._process is not None
+            return len(Path(f"/proc/{release._process.pid}/maps").read_text(encoding="ascii").splitlines())
+
+        for _ in range(20):
+            release.run(wanted)
+        before = mappings()
+        for _ in range(100):
+            assert plain_verdict(wanted, release.run(wanted)) == ""
+        assert mappings() <= before + 8
+
+
+def test_a_mistake_of_the_runner_is_no_finding(engines: dict[str, Path], tmp_path: Path) -> None:
+    with Release(engines[NEW]) as release, pytest.raises(RunnerError, match=r"the runner of 50\.0\.1 failed: .*do_nonsense"):
+        release.run(program("(module)", [["nonsense"]]))
+    with Release(tmp_path) as release, pytest.raises(RunnerError, match=r"failed: .*No module named .wasmtime."):
+        release.run(program("(module)", []))
+
+
+def test_the_environment_of_a_runner_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WASMTIME_LOG", "trace")
+    monkeypatch.setenv("MALLOC_PERTURB_", "0")
+    variables = environment(checked_allocator=False)
+    assert "WASMTIME_LOG" not in variables
+    assert variables["MALLOC_PERTURB_"] == "165"
+    assert "LD_PRELOAD" not in variables
+
+
+@pytest.mark.parametrize(
+    ("events", "verdict"),
+    [
+        ([["at", ["script", 0]], ["destroyed", 0, ["script", 1]], ["end"]], ""),
+        ([["at", ["script", 0]], ["end"]], "value 0 is never destroyed"),
+        ([["at", ["script", 0]], ["error", ["script", 0], "no room"], ["end"]], ""),
+        ([["at", ["script", 0]], *[["destroyed", 0, ["script", 1]]] * 2, ["end"]], "value 0 is destroyed twice"),
+        ([["at", ["script", 0]], ["destroyed", "?0x5a", ["script", 1]]], "value ?0x5a is destroyed, and is no value"),
+        ([["at", ["script", 0]], ["got", ["script", 1], ["?0x5a"]]], "wrong value at script 1"),
+    ],
+)
+def test_the_plain_verdict_names_what_is_wrong_in_any_program(events: list[Any], verdict: str) -> None:
+    wanted = program("(module)", [["new", 0], ["drop", 0]])
+    assert plain_verdict(wanted, Outcome(0, events)) == verdict
+    assert plain_verdict(wanted, Outcome(0, events, "crash SIGSEGV")) == "crash SIGSEGV"
+
+
+def test_places_name_actions() -> None:
+    wanted = program("(module)", [["gc"]], [[], [["raise"]]], {"3": [["new", 4]]})
+    places: list[list[Any]] = [["script", 0], ["script", 1], ["import", 1, 0], ["import", 1, -1], ["import", 2, 0], ["destructor", 3, 0]]
+    assert [action_at(wanted, place) for place in places] == [["gc"], None, ["raise"], None, None, ["new", 4]]
+
+
+def run_file(path: Path, text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run a reproduction as a stranger would: no project, no more than the package."""
+    path.write_text(text, encoding="utf-8")
+    variables = {"PATH": os.environ["PATH"], "PYTHONPATH": str(folder)}
+    return subprocess.run(
+        [sys.executable, str(path)], capture_output=True, text=True, env=variables, timeout=60, check=False, cwd=path.parent
+    )
+
+
+def test_a_reproduction_runs_alone_and_tells_releases_apart(engines: dict[str, Path], tmp_path: Path) -> None:
+    text = reproduction(move_pairs(190), BROKEN, "crash SIGSEGV", story="Three references move.", name="pairs.py")
+    assert "fuzz" not in text.replace("fuzzing", "")
+    assert "pip install wasmtime==0.29.0" in text
+    broken, mended, newest = (run_file(tmp_path / "pairs.py", text, engines[release]) for release in (BROKEN, MENDED, NEW))
+    assert broken.stdout.startswith("wasmtime 0.29.0\n")
+    assert broken.returncode in {-11, -6, 1}, broken.stdout[-500:] + broken.stderr[-500:]
+    assert (mended.returncode, mended.stderr) == (0, "")
+    assert mended.stdout.endswith('"end"\nnothing wrong here\n')
+    assert newest.returncode == 0, newest.stderr
+
+
+def test_a_reproduction_knows_what_it_expects(engines: dict[str, Path], tmp_path: Path) -> None:
+    expected: list[tuple[list[Any], list[Any]]] = [(["script", 5], [0]), (["script", 8], [2])]
+    text = reproduction(everything(), NEW, "wrong value", expected=expected)
+    done = run_file(tmp_path / "repro.py", text, engines[NEW])
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.endswith("\nwrong: [1] instead of [2] at ['script', 8]\n")
+
+
+def make_wheel(folder: Path, release: str, damaged: str = "") -> None:
+    """A wheel that any platform takes, with a library that is none."""
+    inside = f"wasmtime-{release}.dist-info"
+    files = {
+        "wasmtime/__init__.py": b"",
+        "wasmtime/linux-x86_64/_libwasmtime.so": b"no library",
+        f"{inside}/METADATA": f"Metadata-Version: 2.1\nName: wasmtime\nVersion: {release}\n".encode(),
+        f"{inside}/WHEEL": b"Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n",
+    }
+    rows = []
+    for name, content in files.items():
+        digest = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        rows.append(f"{name},sha256={digest},{len(content)}")
+    with zipfile.ZipFile(folder / f"wasmtime-{release}-py3-none-any.whl", "w") as archive:
+        for name, content in files.items():
+            archive.writestr(name, b"damaged" if name == damaged else content)
+        archive.writestr(f"{inside}/RECORD", "\n".join([*rows, f"{inside}/RECORD,,"]) + "\n")
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package index that is a folder, and pip with no other."""
+    folder = tmp_path / "index"
+    folder.mkdir()
+    for name in [name for name in os.environ if name.startswith("PIP_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
+    return folder
+
+
+def test_releases_are_listed_fetched_kept_and_fetched_anew_if_damaged(index: Path, tmp_path: Path) -> None:
+    for release in ("0.18.2", "0.24.0", "1.0.1"):
+        make_wheel(index, release)
+    assert wheels.listed() == ["0.24.0", "1.0.1"]
+    cache = tmp_path / "cache"
+    folder = wheels.obtain("0.24.0", cache)
+    assert (folder / "wasmtime" / "__init__.py").exists()
+    recorded = hashlib.sha256((index / "wasmtime-0.24.0-py3-none-any.whl").read_bytes()).hexdigest()
+    assert json.loads((folder / wheels.ORIGIN).read_text(encoding="utf-8"))["sha256"] == recorded
+    assert (wheels.cached(cache), sorted(path.name for path in cache.iterdir())) == (["0.24.0"], ["0.24.0"])
+    # From now on the index is needed only if something happens to the copy.
+    library = folder / "wasmtime" / "linux-x86_64" / "_libwasmtime.so"
+    library.write_bytes(b"something else")
+    assert wheels.damage(folder) == "wasmtime/linux-x86_64/_libwasmtime.so is not what RECORD says"
+    assert wheels.obtain("0.24.0", cache) == folder
+    assert library.read_bytes() == b"no library"
+    (index / "wasmtime-0.24.0-py3-none-any.whl").unlink()
+    assert wheels.obtain("0.24.0", cache) == folder
+
+
+def test_a_bad_download_is_one_line_and_leaves_nothing(index: Path, tmp_path: Path) -> None:
+    make_wheel(index, "0.24.0", damaged="wasmtime/__init__.py")
+    with pytest.raises(
+        wheels.WheelError, match=r"^wasmtime 0\.24\.0: bad download: wasmtime/__init__\.py is not what RECORD says$"
+    ) as caught:
+        wheels.obtain("0.24.0", tmp_path / "cache")
+    assert caught.value.exit_code == 4
+    assert list((tmp_path / "cache").iterdir()) == []
+
+
+def test_no_such_release_is_a_bad_request_and_no_index_a_failure(index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_wheel(index, "0.24.0")
+    with pytest.raises(wheels.WheelError, match=r"^the package index has no wasmtime 0\.25\.0 for this platform$") as caught:
+        wheels.obtain("0.25.0", tmp_path / "cache")
+    assert caught.value.exit_code == 2
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.delenv("PIP_FIND_LINKS")
+    monkeypatch.setenv("PIP_INDEX_URL", CLOSED_PORT)
+    for ask in (wheels.listed, lambda: wheels.obtain("0.24.0", tmp_path / "cache")):
+        with pytest.raises(wheels.WheelError, match=r"no package index answers$") as caught:
+            ask()
+        assert caught.value.exit_code == 4
+
+
+def test_a_cache_that_cannot_be_written_is_one_line(index: Path, tmp_path: Path) -> None:
+    make_wheel(index, "0.24.0")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(wheels.WheelError, match=r"^wasmtime 0\.24\.0: cannot be kept in .*: Not a directory$") as caught:
+        wheels.obtain("0.24.0", tmp_path / "file" / "cache")
+    assert caught.value.exit_code == 4
+
+
+KNOWN = ["0.24.0", "0.28.0", "0.28.1", "0.29.0", "0.30.0", "1.0.1", "13.0.2", "50.0.1"]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "chosen"),
+    [
+        ("all", KNOWN),
+        ("newest", ["50.0.1"]),
+        ("50.0.1,0.24.0", ["0.24.0", "50.0.1"]),
+        ("0.28", ["0.28.0", "0.28.1"]),
+        ("0.28.1-0.30, 13", ["0.28.1", "0.29.0", "0.30.0", "13.0.2"]),
+        ("1-20", ["1.0.1", "13.0.2"]),
+    ],
+)
+def test_lists_of_releases_are_read(wanted: str, chosen: list[str]) -> None:
+    assert wheels.select(wanted, KNOWN) == chosen
+
+
+@pytest.mark.parametrize("wanted", ["", "banana", "0.24.0,,1", "0.24.9", "1-0.5", "0.18.0", "0.24.0-", "-1"])
+def test_what_is_no_list_of_releases_is_refused(wanted: str) -> None:
+    with pytest.raises(wheels.WheelError) as caught:
+        wheels.select(wanted, KNOWN)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
