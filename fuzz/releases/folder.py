@@ -130,7 +130,6 @@ def files(sighting: Sighting, releases: int) -> dict[str, str]:
     """Return the files of a finding's folder, by name."""
     found = sighting.found
     program = found.built.program
-    expected = [(list(place), list(values)) for place, values in sorted(found.built.expected.got.items(), key=lambda item: str(item[0]))]
     told = "\n".join(story(sighting, releases))
     data = {
         "format": FORMAT,
@@ -147,10 +146,26 @@ def files(sighting: Sighting, releases: int) -> dict[str, str]:
         "program.json": json.dumps(data, indent=1) + "\n",
         "module.wat": program.wat,
         "script.txt": host + "\n",
-        "repro.py": reproduction(program.as_json(), found.release, found.verdict.kind, story=told, expected=expected),
+        "repro.py": _repro(sighting, told),
         "story.txt": "\n".join([told, "", host, "", *places]) + "\n",
         "stderr.txt": found.stderr,
     }
+
+
+def _repro(sighting: Sighting, told: str) -> str:
+    """The finding as one Python file that knows what has to be observed."""
+    found, expected = sighting.found, sighting.found.built.expected
+    return reproduction(
+        found.built.program.as_json(),
+        found.release,
+        found.verdict.kind,
+        story=told,
+        expected=list(expected.got.items()),
+        sizes=list(expected.sizes.items()),
+        traps=[place for place in expected.places if place in expected.traps],
+        owned=[(value, expected.places[number]) for value, number in enumerate(expected.needed) if number >= 0],
+        dead=[(expected.places[number], values) for number, values in expected.due.items()],
+    )
 
 
 def _owned(built: Built) -> list[tuple[int, int]]:

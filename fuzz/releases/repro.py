@@ -8,14 +8,14 @@ exits with 1; on one that has not it exits with 0.
 from __future__ import annotations
 
 import ast
-import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 from fuzz.releases.engine import environment
 
 Action = list[Any]
+Place = Sequence[str | int]
 
 HERE: Final = Path(__file__).parent
 PARTS: Final = {
@@ -26,7 +26,7 @@ PARTS: Final = {
 }
 """The files that are taken over, and what is left out of each."""
 
-_ALLOCATOR: Final = ("MALLOC_PERTURB_", "MALLOC_CHECK_", "LD_PRELOAD")
+_VARIABLES: Final = ("MALLOC_PERTURB_", "MALLOC_CHECK_", "LD_PRELOAD", "RUST_BACKTRACE")
 
 _HEAD: Final = '''#!/usr/bin/env python3
 """{title}
@@ -57,6 +57,21 @@ DESTRUCTORS = {{
 EXPECTED = [
 {expected}]
 
+# Sizes of tables that it has to tell, and where.
+SIZES = [
+{sizes}]
+
+# Where calls trap: there and nowhere else, unless this is None.
+TRAPS = {traps}
+
+# Places before which a value may not be destroyed, as something owns it until then.
+OWNED = {{
+{owned}}}
+
+# Values that have to be destroyed when the action at a place is over.
+DEAD = [
+{dead}]
+
 VALUES = {values}
 
 # ------------------------------------------------------------------------------------------------------------------------------
@@ -69,20 +84,34 @@ WRONG: list[str] = []
 ALIVE: set[int] = set()
 
 
+REACHED: list[list[Any]] = []
+
+
 def say(event: list[Any]) -> None:
     """Print an event, and hold it against what has to be."""
     print(*(json.dumps(part) for part in event), flush=True)
-    if event[0] == "new":
+    kind = event[0]
+    where = list(event[1]) if kind in ("at", "got", "size", "trap") else []
+    if kind == "end" or (kind == "at" and where[0] != "destructor"):
+        for place, values in DEAD:
+            if REACHED[-1:] == [place]:
+                WRONG.extend(f"value {value} is alive after {place}, and nothing owns it" for value in values if value in ALIVE)
+        REACHED.append(where)
+    elif kind == "new":
         ALIVE.add(event[1])
-    if event[0] == "destroyed":
+    elif kind == "destroyed":
         if event[1] not in ALIVE:
             WRONG.append(f"{event[1]} is destroyed, and was not alive")
+        elif event[1] in OWNED and OWNED[event[1]] not in REACHED:
+            WRONG.append(f"value {event[1]} is destroyed at {list(event[2])}, and is owned until {OWNED[event[1]]}")
         ALIVE.discard(event[1])
-    if event[0] == "got":
-        WRONG.extend(f"a value that is none at {event[1]}" for seen in event[2] if isinstance(seen, str))
-        for where, values in EXPECTED:
-            if where == list(event[1]) and values != event[2]:
-                WRONG.append(f"{event[2]} instead of {values} at {where}")
+    elif kind == "got":
+        WRONG.extend(f"no value of the program at {where}" for seen in event[2] if isinstance(seen, str))
+        WRONG.extend(f"{event[2]} instead of {values} at {where}" for place, values in EXPECTED if place == where and values != event[2])
+    elif kind == "size":
+        WRONG.extend(f"{event[2]} instead of {size} at {where}" for place, size in SIZES if place == where and size != event[2])
+    elif kind == "trap" and TRAPS is not None and where not in TRAPS and where[0] != "destructor":
+        WRONG.append(f"a trap at {where}")
 
 
 class Reproduction(Runner):
@@ -133,7 +162,11 @@ def reproduction(
     seen: str,
     *,
     story: str = "",
-    expected: Iterable[tuple[list[Any], list[Any]]] = (),
+    expected: Iterable[tuple[Place, Sequence[Any]]] = (),
+    sizes: Iterable[tuple[Place, int]] = (),
+    traps: Iterable[Place] | None = None,
+    owned: Iterable[tuple[int, Place]] = (),
+    dead: Iterable[tuple[Place, Sequence[int]]] = (),
     opt_level: str = "speed",
     checked_allocator: bool = False,
     name: str = "repro.py",
@@ -146,6 +179,10 @@ def reproduction(
         seen: what it showed, in a few words: `crash SIGSEGV`.
         story: more words for the head of the file.
         expected: places, and the values that the engine has to hand over there.
+        sizes: places, and the sizes of tables that the engine has to tell there.
+        traps: the places whose calls trap; None if any may.
+        owned: values, and the place before which each may not be destroyed.
+        dead: places of collections, and the values that have to be destroyed when they are over.
         opt_level: of the compiler.
         checked_allocator: whether it takes the C library's checks to show the finding.
         name: of the file.
@@ -154,7 +191,6 @@ def reproduction(
     script = "".join(f"    {_line(action)}\n" for action in program["script"])
     imports = "".join(f"    {_list(actions, f'call {number}')}" for number, actions in enumerate(program.get("imports", [])))
     destructors = "".join(f'    "{value}": {_list(actions, f"value {value}")}' for value, actions in program.get("destructors", {}).items())
-    told = "".join(f"    [{json.dumps(where)}, {_literal(values)}],\n" for where, values in expected)
     head = _HEAD.format(
         title=f"wasmtime {release}: {seen}.",
         release=release,
@@ -164,12 +200,16 @@ def reproduction(
         script=script,
         imports=imports,
         destructors=destructors,
-        expected=told,
+        expected="".join(f"    [{_literal(list(where))}, {_literal(list(values))}],\n" for where, values in expected),
+        sizes="".join(f"    [{_literal(list(where))}, {size}],\n" for where, size in sizes),
+        traps=None if traps is None else _literal([list(where) for where in traps]),
+        owned="".join(f"    {value}: {_literal(list(where))},\n" for value, where in owned),
+        dead="".join(f"    [{_literal(list(where))}, {_literal(list(values))}],\n" for where, values in dead),
         values=program["values"],
     )
     if '"""' in program["wat"] or program["wat"].rstrip().endswith('"'):
         raise ValueError("the module's text cannot stand in a Python string")
-    wanted = {name: value for name, value in environment(checked_allocator=checked_allocator).items() if name in _ALLOCATOR}
+    wanted = {name: value for name, value in environment(checked_allocator=checked_allocator).items() if name in _VARIABLES}
     tail = _TAIL.replace("ENVIRONMENT", _literal(wanted)).replace("OPT_LEVEL", opt_level)
     # `from __future__` may only stand behind the docstring.
     end_of_docstring = head.index('"""\n\nWAT') + 4
