@@ -393,7 +393,8 @@ def test_a_reproduction_knows_what_it_expects(engines: dict[str, Path], tmp_path
 def test_a_reproduction_knows_which_calls_trap(engines: dict[str, Path], tmp_path: Path) -> None:
     raising = program(IMPORTING, [["instantiate", 0, {}], ["call", 0, "f", []]], [[["raise"]]])
     ends = []
-    for traps in (None, [["script", 1]], []):
+    listed: tuple[list[list[str | int]] | None, ...] = (None, [["script", 1]], [])
+    for traps in listed:
         done = run_file(tmp_path / "repro.py", reproduction(raising, NEW, "unexpected trap", traps=traps), engines[NEW])
         ends.append((done.returncode, done.stdout.splitlines()[-1]))
     assert ends == [(0, "nothing wrong here"), (0, "nothing wrong here"), (1, "wrong: a trap at ['script', 1]")]
