@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from fuzz.choosers import Seeded
 from fuzz.releases import woven
@@ -63,8 +63,7 @@ def finish(weaver: Weaver, items: tuple[Item, ...], number: int) -> Built:
         module.add(activation)
     actions = [action for part in (weaver.script, *weaver.imports, *weaver.destructors.values()) for action in part]
     needs = _exports(actions)
-    if "$m" in module.used or "$lt" in module.used:
-        needs |= _exports_of_links(actions)
+    needs |= _exports_of_links(actions, {name for name, used in (("m", "$m"), ("t", "$lt")) if used in module.used})
     text = module.text(sorted(needs))
     imported = {name for name in ("g", "m", "t") if f'"env" "{name}"' in text}
     for action in actions:
@@ -143,7 +142,7 @@ def _exports(actions: Iterable[Action]) -> set[str]:
     return found
 
 
-def _exports_of_links(actions: Iterable[Action]) -> set[str]:
+def _exports_of_links(actions: Iterable[Action], imported: set[str]) -> set[str]:
     """Return the names of globals and tables that another instance imports."""
-    sources: list[Any] = [source for action in actions if action[0] == "instantiate" for source in action[2].values()]
-    return {f"${source[2]}" for source in sources if source[0] in {"global", "table"}}
+    given = [pair for action in actions if action[0] == "instantiate" for pair in action[2].items()]
+    return {f"${source[2]}" for name, source in given if name in imported and source[0] in {"global", "table"}}

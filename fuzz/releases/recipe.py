@@ -166,7 +166,8 @@ def _item(pair: object, limits: Limits, number: int) -> Item:
 
 def of_trace(trace: Trace) -> Recipe:
     """Return the plain recipe of a trace. What an engine cannot be asked to do is left out."""
-    return Recipe(trace.limits, tuple(Item(row) for row in trace.rows if row[0] in SUPPORTED), SEGMENTS_REFERENCES)
+    rows = (row[:2] if row[0] == Kind.NEW else row for row in trace.rows if row[0] in SUPPORTED)
+    return Recipe(trace.limits, tuple(Item(row) for row in rows), SEGMENTS_REFERENCES)
 
 
 def dumps(recipe: Recipe) -> str:

@@ -8,6 +8,7 @@ is what counts then.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Final
 
 from fuzz.releases import recipe
@@ -48,7 +49,8 @@ class Weaver:
     """
 
     def __init__(self, recipe_: Recipe) -> None:
-        self.limits = recipe_.limits
+        # What destructors do is the engine's host's business: the model's own return at once.
+        self.limits = replace(recipe_.limits, destructors=0)
         self.segments = recipe_.segments
         self.state: State = initial(self.limits)
         self.expected = Expected()
@@ -203,6 +205,8 @@ class Weaver:
         kind = row[0]
         if kind == Kind.TABLE_INIT and row[2] != self.own():
             return "another instance's"
+        if kind == Kind.NEW and row[2:]:
+            return "the host's values own nothing"
         if kind in _REACH:
             own = self.own()
             reach = {own, self.links.get(own, own)}
