@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 SLICE_SECONDS: Final = 5.0
 MINIMISE_SECONDS_MAX: Final = 20.0
 """For one finding."""
-FINDINGS_MAX: Final = 3
+MINIMISE_SHARE: Final = 0.5
+"""Of a release's time, where that is bounded: what comes later is counted, but not minimised."""
+FINDINGS_MAX: Final = 2
 """Findings that corrupt memory, of one profile, that are minimised on one release: they may be of several kinds."""
 QUIET_FINDINGS_MAX: Final = 1
 """The same for findings of other families, which come in hundreds where they come."""
@@ -54,6 +56,7 @@ class Slice:
     verdicts: Counter[str] = field(default_factory=Counter)
     profiles: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in PROFILES])
     found: list[Found] = field(default_factory=list)
+    minimising: float = 0.0
 
 
 @dataclass(slots=True)
@@ -66,6 +69,7 @@ class Cell:
         verdicts: programs by verdict; those in order are not counted.
         found: minimised findings, by number of program.
         seconds: wall time.
+        minimising: time of one worker that went into minimising.
     """
 
     release: str
@@ -74,6 +78,7 @@ class Cell:
     profiles: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in PROFILES])
     found: list[Found] = field(default_factory=list)
     seconds: float = 0.0
+    minimising: float = 0.0
 
     def add(self, part: Slice) -> None:
         """Count a slice."""
@@ -83,6 +88,7 @@ class Cell:
             total[0] += new[0]
             total[1] += new[1]
         self.found += part.found
+        self.minimising += part.minimising
 
     @property
     def judged(self) -> int:
@@ -119,6 +125,7 @@ def run_slice(
     profiles: Sequence[Sequence[int]],
     minimised: Counter[tuple[str, int]],
     elapsed: float,
+    minimising_max: float | None,
 ) -> Slice:
     """Run the programs of modules number `first`, `first + step` and so on.
 
@@ -131,6 +138,7 @@ def run_slice(
         profiles: programs and refusals by profile so far.
         minimised: findings that have been minimised so far, by family and profile.
         elapsed: seconds of the release's campaign before this slice.
+        minimising_max: when to stop minimising, in seconds; None for no bound.
     """
     part = Slice(first)
     began = time.monotonic()
@@ -158,12 +166,16 @@ def run_slice(
             if not verdict.finding or (number, key) in done:
                 continue
             done.add((number, key))
+            if minimising_max is not None and part.minimising > minimising_max:
+                continue
             if minimised[key] < (FINDINGS_MAX if key[0] == MEMORY else QUIET_FINDINGS_MAX):
                 minimised[key] += 1
+                start = time.monotonic()
                 small = _minimised(release, built, verdict)
                 at = elapsed + time.monotonic() - began
                 stderr = release.run(small.built.program.as_json()).stderr
                 items = len(built.recipe.items)
+                part.minimising += time.monotonic() - start
                 part.found.append(Found(folder.name, number, index, items, at, verdict, small.built, small.verdict, stderr))
     return part
 
@@ -263,6 +275,7 @@ class Campaign:
                     profiles=cell.profiles,
                     minimised=minimised,
                     elapsed=cell.seconds,
+                    minimising_max=None if self.seconds is None else self.seconds * MINIMISE_SHARE - cell.minimising / self.jobs,
                 )
                 for first, number in zip(positions, wanted, strict=True)
             ]
