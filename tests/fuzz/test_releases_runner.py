@@ -16,7 +16,7 @@ from fuzz.releases.repro import reproduction
 Data = dict[str, Any]
 
 # One of each family, on both sides of what was mended in 0.30; the last is the one that is pinned here.
-OLD, BROKEN, MENDED, NEW = "0.24.0", "0.29.0", "0.30.0", "50.0.1"
+OLD, BROKEN, MENDED, MIDDLE, NEW = "0.24.0", "0.29.0", "0.30.0", "24.0.0", "50.0.1"
 
 EVERYTHING = """
 (module
@@ -37,7 +37,7 @@ EVERYTHING = """
 def engines() -> dict[str, Path]:
     """Folders of the releases under test: from the user's cache, like all else that pip brings fetched once."""
     cache = wheels.cache_folder()
-    return {release: wheels.obtain(release, cache) for release in (OLD, BROKEN, MENDED, NEW)}
+    return {release: wheels.obtain(release, cache) for release in (OLD, BROKEN, MENDED, MIDDLE, NEW)}
 
 
 def program(wat: str, script: list[Any], imports: list[Any] | None = None, destructors: Data | None = None, values: int = 9) -> Data:
@@ -225,6 +225,18 @@ def test_imports_trap_and_return_null_beyond_their_list(engines: dict[str, Path]
     assert [event[:2] for event in told(outcome, "trap")] == [["trap", ["script", 1]]]
     assert "raised by an import" in told(outcome, "trap")[0][2]
     assert [event[2] for event in told(outcome, "got") if event[1][0] == "script"] == [[0], [None]]
+
+
+@pytest.mark.parametrize("release", [OLD, BROKEN, MIDDLE, NEW])
+def test_what_moved_out_of_an_import_is_not_kept_by_the_interface(engines: dict[str, Path], release: str) -> None:
+    """A harness that holds on to everything finds nothing."""
+    wat = """(module (import "host" "h0_1" (func $new (result externref))) (import "host" "h1_0" (func $use (param externref)))
+                     (func (export "result") (drop (call $new)))
+                     (func (export "parameter") (call $use (call $new))))"""
+    script = [["instantiate", 0, {}], ["call", 0, "result", []], ["gc"], ["call", 0, "parameter", []], ["gc"], ["new", 2]]
+    imports = [[["new", 0], ["return", [0], [0]]], [["new", 1], ["return", [1], [1]]], [["drop", 1]]]
+    destroyed = told(run(engines[release], program(wat, script, imports)), "destroyed")
+    assert destroyed == [["destroyed", 0, ["script", 2]], ["destroyed", 1, ["script", 4]], ["destroyed", 2, ["script", 6]]]
 
 
 @pytest.mark.parametrize("release", [OLD, NEW])
