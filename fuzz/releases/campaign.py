@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from fuzz.releases.engine import Outcome
 
 SLICE_SECONDS: Final = 5.0
+SLICE_MODULES: Final = 200
+"""Most modules of a slice."""
 MINIMISE_SECONDS_MAX: Final = 20.0
 """For one finding."""
 MINIMISE_SHARE: Final = 0.5
@@ -57,6 +59,14 @@ class Slice:
     profiles: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in PROFILES])
     found: list[Found] = field(default_factory=list)
     minimising: float = 0.0
+
+    def count(self, verdict: Verdict | None, profile: int) -> None:
+        """Count a program."""
+        self.programs += 1
+        self.profiles[profile][0] += 1
+        if verdict is not None:
+            self.verdicts[verdict.kind] += 1
+            self.profiles[profile][1] += verdict.kind == oracle.REFUSED
 
 
 @dataclass(slots=True)
@@ -114,69 +124,69 @@ def verdict_of(built: Built, outcome: Outcome) -> Verdict | None:
     return Verdict(outcome.death, f"{place}{': ' + said[0][:160] if said else ''}")
 
 
-def run_slice(
-    folder: Path,
-    seed: int,
-    first: int,
-    step: int,
-    *,
-    programs: int | None,
-    seconds: float,
-    profiles: Sequence[Sequence[int]],
-    minimised: Counter[tuple[str, int]],
-    elapsed: float,
-    minimising_max: float | None,
-) -> Slice:
-    """Run the programs of modules number `first`, `first + step` and so on.
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What a slice of work is asked to do.
 
     Args:
         folder: of the release.
         seed: of the campaign.
         first, step: numbers of modules.
-        programs: most programs, or None.
-        seconds: when to stop.
+        modules: most modules.
+        programs: number of programs of the whole campaign, or None; the last module may have fewer than the others.
+        seconds: when to begin no other module; None for no bound.
         profiles: programs and refusals by profile so far.
         minimised: findings that have been minimised so far, by family and profile.
         elapsed: seconds of the release's campaign before this slice.
         minimising_max: when to stop minimising, in seconds; None for no bound.
     """
-    part = Slice(first)
+
+    folder: Path
+    seed: int
+    first: int
+    step: int
+    modules: int
+    programs: int | None
+    seconds: float | None
+    profiles: Sequence[Sequence[int]]
+    minimised: Counter[tuple[str, int]]
+    elapsed: float
+    minimising_max: float | None
+
+
+def run_slice(order: Order) -> Slice:
+    """Run the programs of modules number `first`, `first + step` and so on."""
+    part = Slice(order.first)
     began = time.monotonic()
-    minimised = minimised.copy()
-    index = 0
-    base: Built | None = None
-    done: set[tuple[int, tuple[str, int]]] = set()
-    with Release(folder) as release:
-        while (programs is None or part.programs < programs) and time.monotonic() - began < seconds and not stopping():
-            number, variant = part.next, part.programs % VARIANTS
-            if base is None or not variant:
-                index = _profile(number, profiles, part.profiles)
-                base = generate(_seed(seed, number), PROFILES[index], number)
-            built = collecting(base, variant and variant + number * (variant > 1))
-            part.next += step * (variant == VARIANTS - 1)
-            outcome = release.run(built.program.as_json())
-            verdict = verdict_of(built, outcome)
-            part.programs += 1
-            part.profiles[index][0] += 1
-            if verdict is None:
-                continue
-            part.verdicts[verdict.kind] += 1
-            part.profiles[index][1] += verdict.kind == oracle.REFUSED
-            key = family(verdict), index
-            if not verdict.finding or (number, key) in done:
-                continue
-            done.add((number, key))
-            if minimising_max is not None and part.minimising > minimising_max:
-                continue
-            if minimised[key] < (FINDINGS_MAX if key[0] == MEMORY else QUIET_FINDINGS_MAX):
+    minimised = order.minimised.copy()
+    with Release(order.folder) as release:
+        for _ in range(order.modules):
+            number = part.next
+            over = order.seconds is not None and time.monotonic() - began >= order.seconds
+            if over or stopping() or (order.programs is not None and number * VARIANTS >= order.programs):
+                break
+            part.next += order.step
+            index = _profile(number, order.profiles, part.profiles)
+            base = generate(_seed(order.seed, number), PROFILES[index], number)
+            done: set[str] = set()
+            for variant in range(VARIANTS if order.programs is None else min(VARIANTS, order.programs - number * VARIANTS)):
+                built = collecting(base, variant and variant + number * (variant > 1))
+                verdict = verdict_of(built, release.run(built.program.as_json()))
+                part.count(verdict, index)
+                key = family(verdict), index
+                late = order.minimising_max is not None and part.minimising > order.minimising_max
+                most = FINDINGS_MAX if key[0] == MEMORY else QUIET_FINDINGS_MAX
+                if verdict is None or not verdict.finding or key[0] in done or late or minimised[key] >= most:
+                    continue
+                done.add(key[0])
                 minimised[key] += 1
                 start = time.monotonic()
-                small = _minimised(release, built, verdict)
-                at = elapsed + time.monotonic() - began
+                small = _minimised(release, built, verdict, MINIMISE_SECONDS_MAX if order.seconds is not None else None)
                 stderr = release.run(small.built.program.as_json()).stderr
                 items = len(built.recipe.items)
+                at = order.elapsed + time.monotonic() - began
                 part.minimising += time.monotonic() - start
-                part.found.append(Found(folder.name, number, index, items, at, verdict, small.built, small.verdict, stderr))
+                part.found.append(Found(order.folder.name, number, index, items, at, verdict, small.built, small.verdict, stderr))
     return part
 
 
@@ -194,14 +204,14 @@ def _seed(seed: int, number: int) -> int:
     return (seed << 32 | number) ^ _SALT
 
 
-def _minimised(release: Release, built: Built, verdict: Verdict) -> Minimised:
-    end = time.monotonic() + MINIMISE_SECONDS_MAX
+def _minimised(release: Release, built: Built, verdict: Verdict, seconds: float | None) -> Minimised:
+    end = None if seconds is None else time.monotonic() + seconds
 
     def judge(builts: Sequence[Built]) -> Iterator[Verdict | None]:
         for candidate in builts:
             yield verdict_of(candidate, release.run(candidate.program.as_json()))
 
-    return minimise(built, verdict, judge, stop=lambda: time.monotonic() > end or stopping())
+    return minimise(built, verdict, judge, stop=lambda: (end is not None and time.monotonic() > end) or stopping())
 
 
 class Campaign:
@@ -259,26 +269,28 @@ class Campaign:
         positions = list(range(self.jobs))
         minimised: Counter[tuple[str, int]] = Counter()
         while True:
-            left = SLICE_SECONDS if self.seconds is None else min(SLICE_SECONDS, self.seconds - (time.monotonic() - began))
-            wanted = [self._wanted(first) for first in positions]
-            if left <= 0 or not any(number is None or number > 0 for number in wanted):
+            left = None if self.seconds is None else min(SLICE_SECONDS, self.seconds - (time.monotonic() - began))
+            wanted = [first for first in positions if self.programs is None or first * VARIANTS < self.programs]
+            if (left is not None and left <= 0) or not wanted:
                 break
-            futures = [
-                workers.submit(
-                    run_slice,
+            spent = cell.minimising / self.jobs
+            orders = [
+                Order(
                     folder,
                     self.seed,
                     first,
                     self.jobs,
-                    programs=number,
-                    seconds=left,
-                    profiles=cell.profiles,
-                    minimised=minimised,
-                    elapsed=cell.seconds,
-                    minimising_max=None if self.seconds is None else self.seconds * MINIMISE_SHARE - cell.minimising / self.jobs,
+                    SLICE_MODULES,
+                    self.programs,
+                    left,
+                    cell.profiles,
+                    minimised,
+                    cell.seconds,
+                    None if self.seconds is None else self.seconds * MINIMISE_SHARE - spent,
                 )
-                for first, number in zip(positions, wanted, strict=True)
+                for first in wanted
             ]
+            futures = [workers.submit(run_slice, order) for order in orders]
             parts = [workers.result(future) for future in futures]
             positions = [part.next for part in parts]
             for part in parts:
@@ -288,10 +300,6 @@ class Campaign:
             self.say(cell, False)
         cell.found.sort(key=lambda found: found.number)
         cell.seconds = time.monotonic() - began
-
-    def _wanted(self, first: int) -> int | None:
-        """Return how many programs a worker that begins with this number has left, or None."""
-        return None if self.programs is None else max(0, -(-(self.programs - first * VARIANTS) // self.jobs))
 
     def _sightings(self) -> list[Sighting]:
         """Run the smallest programs of each kind of finding on all releases; of those that show alike, keep the smallest."""
