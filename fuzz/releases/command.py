@@ -112,8 +112,11 @@ def _obtain(wanted: str, cache: Path, progress: Progress) -> list[Path]:
         typer.BadParameter: there is no such release.
         HarnessFailure: the network, the machine or the download failed.
     """
+    names = [name.strip() for name in wanted.split(",")]
     try:
-        chosen = wheels.select(wanted, wheels.listed())
+        # What is named in full and kept already needs no network.
+        kept = set(names) <= set(wheels.cached(cache))
+        chosen = wheels.select(wanted, sorted(names, key=wheels.key) if kept else wheels.listed())
         folders = []
         for number, release in enumerate(chosen, start=1):
             progress.begin(f"obtaining wasmtime {release} ({number} of {len(chosen)})")
