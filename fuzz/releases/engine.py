@@ -42,6 +42,8 @@ PANIC_POLLS: Final = 8
 """Silent polls after which a process that has panicked is given up."""
 START_SECONDS_MAX: Final = 120.0
 POLL_SECONDS: Final = 0.25
+IDLE_FACTOR: Final = 6
+"""A process may be idle so many times as long as it may run: it waits for nothing but a lock that nobody gives back."""
 DATA_BYTES_MAX: Final = 4 << 30
 """Writable private memory of a process. Reserved address space does not count: engines reserve hundreds of gigabytes."""
 
@@ -58,7 +60,7 @@ class Settings:
     """How programs are run.
 
     Args:
-        program_seconds: processor time that one program may take; a process that makes no use of the processor may wait six times as long.
+        program_seconds: processor time that one program may take; a process that is idle is given up after six times as long.
         programs_max: programs of one process. Engines of some releases keep a few mappings for each store that is gone.
         opt_level: of the compiler: `none`, `speed` or `speed_and_size`.
         checked_allocator: whether the C library's checks are preloaded. Slower, but names the first wrong free.
@@ -301,12 +303,13 @@ class Release:
 
 
 class _Deadline:
-    """A limit of processor time, so that a busy machine is not taken for a hang, and a wider one of time as such."""
+    """A limit of processor time, and a wider one of idle time; waiting for a processor counts as neither, however busy the machine is."""
 
     def __init__(self, pid: int, seconds: float) -> None:
         self.pid = pid
         self.seconds = seconds
         self.used = self._processor_seconds()
+        self.starved = self._starved_seconds()
         self.began = time.monotonic()
         self.passed = False
 
@@ -314,7 +317,8 @@ class _Deadline:
         """Whether the time is over; remembered in `passed`."""
         waited = time.monotonic() - self.began
         if waited > self.seconds:
-            self.passed = waited > 6 * self.seconds or self._processor_seconds() - self.used > self.seconds
+            idle = waited - (self._starved_seconds() - self.starved)
+            self.passed = idle > IDLE_FACTOR * self.seconds or self._processor_seconds() - self.used > self.seconds
         return self.passed
 
     def _processor_seconds(self) -> float:
@@ -323,6 +327,13 @@ class _Deadline:
         except OSError:
             return 0.0
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _starved_seconds(self) -> float:
+        """How long the process has been ready to run, and was not run."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):
+            return 0.0
 
 
 def environment(*, checked_allocator: bool) -> dict[str, str]:
