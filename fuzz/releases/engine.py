@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import ctypes.util
 import functools
+import itertools
 import json
 import os
 import resource
@@ -132,6 +133,17 @@ def _words(where: list[Any]) -> str:
     return " ".join(map(str, where))
 
 
+def in_order(events: list[Event]) -> list[Event]:
+    """Return events with destructions at one place that follow each other sorted by value.
+
+    A sweep goes through a hash set that the engine seeds anew in each process. Sorted, the same run says the same.
+    """
+    ordered: list[Event] = []
+    for place, group in itertools.groupby(events, lambda event: json.dumps(event[2]) if event[0] == "destroyed" else None):
+        ordered += group if place is None else sorted(group, key=lambda event: (isinstance(event[1], str), event[1]))
+    return ordered
+
+
 class Release:
     """A release under test: its process is started when it is needed, and reaped with `close` or at the end of `with`.
 
@@ -189,7 +201,7 @@ class Release:
             size += len(text)
             event = json.loads(text)
             if event[0] == "end":
-                return Outcome(int(program.get("id", 0)), [*events, event], "", self._said(start))
+                return Outcome(int(program.get("id", 0)), in_order([*events, event]), "", self._said(start))
             if event[0] != "begin":
                 events.append(event)
             if size > EVENT_BYTES_MAX:
@@ -204,7 +216,7 @@ class Release:
         elif death.startswith("abort") and OUT_OF_MEMORY in said:
             death = "out of memory"
         self.close()
-        return Outcome(int(program.get("id", 0)), events, death, said)
+        return Outcome(int(program.get("id", 0)), in_order(events), death, said)
 
     def close(self) -> None:
         """End the process, if there is one, and wait for it."""

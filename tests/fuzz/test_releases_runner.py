@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from fuzz.releases import wheels
-from fuzz.releases.engine import Outcome, Release, RunnerError, Settings, action_at, environment, plain_verdict
+from fuzz.releases.engine import Outcome, Release, RunnerError, Settings, action_at, environment, in_order, plain_verdict
 from fuzz.releases.repro import reproduction
 
 Data = dict[str, Any]
@@ -380,6 +380,19 @@ def test_the_plain_verdict_names_what_is_wrong_in_any_program(events: list[Any],
     wanted = program("(module)", [["new", 0], ["drop", 0]])
     assert plain_verdict(wanted, Outcome(0, events)) == verdict
     assert plain_verdict(wanted, Outcome(0, events, "crash SIGSEGV")) == "crash SIGSEGV"
+
+
+def test_destructions_of_one_sweep_are_told_in_order_of_value() -> None:
+    """The engine seeds its hash sets anew in each process, so their order says nothing."""
+    here, there = ["script", 1], ["script", 2]
+    events: list[Any] = [["at", here], *(["destroyed", value, here] for value in ("?0x5a", 10, 9)), ["destroyed", 1, there], ["at", there]]
+    assert in_order(events) == [
+        ["at", here],
+        *(["destroyed", value, here] for value in (9, 10, "?0x5a")),
+        ["destroyed", 1, there],
+        ["at", there],
+    ]
+    assert in_order([["destroyed", 2, here], ["at", there], ["destroyed", 1, here]])[0] == ["destroyed", 2, here]
 
 
 def test_places_name_actions() -> None:
