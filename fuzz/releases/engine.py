@@ -139,8 +139,11 @@ def in_order(events: list[Event]) -> list[Event]:
     A sweep goes through a hash set that the engine seeds anew in each process. Sorted, the same run says the same.
     """
     ordered: list[Event] = []
-    for place, group in itertools.groupby(events, lambda event: json.dumps(event[2]) if event[0] == "destroyed" else None):
-        ordered += group if place is None else sorted(group, key=lambda event: (isinstance(event[1], str), event[1]))
+    for place, group in itertools.groupby(events, lambda event: json.dumps(event[2]) if event[0] == "destroyed" else ""):
+        together = list(group)
+        if place:
+            together.sort(key=lambda event: (isinstance(event[1], str), event[1]))
+        ordered += together
     return ordered
 
 
