@@ -35,7 +35,7 @@ MINIMISE_SECONDS_MAX: Final = 20.0
 MINIMISE_SHARE: Final = 0.5
 """Of a release's time, where that is bounded: what comes later is counted, but not minimised."""
 FINDINGS_MAX: Final = 2
-"""Findings that corrupt memory, of one profile, that are minimised on one release: they may be of several kinds."""
+"""Findings of one verdict that says memory is corrupt, of one profile, that are minimised on one release: they may be of several kinds."""
 QUIET_FINDINGS_MAX: Final = 1
 """The same for findings of other families, which come in hundreds where they come."""
 SHOWINGS: Final = 3
@@ -136,7 +136,7 @@ class Order:
         programs: number of programs of the whole campaign, or None; the last module may have fewer than the others.
         seconds: when to begin no other module; None for no bound.
         profiles: programs and refusals by profile so far.
-        minimised: findings that have been minimised so far, by family and profile.
+        minimised: findings that have been minimised so far, by verdict and profile.
         elapsed: seconds of the release's campaign before this slice.
         minimising_max: when to stop minimising, in seconds; None for no bound.
     """
@@ -173,9 +173,9 @@ def run_slice(order: Order) -> Slice:
                 built = collecting(base, variant and variant + number * (variant > 1))
                 verdict = verdict_of(built, release.run(built.program.as_json()))
                 part.count(verdict, index)
-                key = family(verdict), index
+                key = "" if verdict is None else verdict.kind, index
                 late = order.minimising_max is not None and part.minimising > order.minimising_max
-                most = FINDINGS_MAX if key[0] == MEMORY else QUIET_FINDINGS_MAX
+                most = FINDINGS_MAX if family(verdict) == MEMORY else QUIET_FINDINGS_MAX
                 if verdict is None or not verdict.finding or key[0] in done or late or minimised[key] >= most:
                     continue
                 done.add(key[0])
@@ -295,7 +295,7 @@ class Campaign:
             positions = [part.next for part in parts]
             for part in parts:
                 cell.add(part)
-            minimised = Counter((family(found.first), found.profile) for found in cell.found)
+            minimised = Counter((found.first.kind, found.profile) for found in cell.found)
             cell.seconds = time.monotonic() - began
             self.say(cell, False)
         cell.found.sort(key=lambda found: found.number)
