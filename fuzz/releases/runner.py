@@ -336,6 +336,8 @@ def main() -> None:
     arguments = parser.parse_args()
     # Whoever started this process may be killed; then nobody reads what comes out of it, or stops it.
     ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    # A terminal interrupts all that runs in it. To end this process is its parent's business, or it would look like a death.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.setrecursionlimit(RECURSION_MAX)
     sys.path.insert(0, arguments.package)
     try:

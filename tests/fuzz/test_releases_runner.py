@@ -266,6 +266,13 @@ def test_a_process_that_does_nothing_is_given_up_too(engines: dict[str, Path]) -
         assert release.run(program("(module)", [])).death == "hang"
 
 
+def test_an_interrupt_is_for_the_parent(engines: dict[str, Path]) -> None:
+    """A terminal sends it to every process: it must not be taken for a death."""
+    with Release(engines[NEW]) as release:
+        os.kill(release._started().pid, signal.SIGINT)
+        assert release.run(program("(module)", [["gc"]])).death == ""
+
+
 def test_a_panic_of_the_engine_is_named_and_what_it_says_kept(engines: dict[str, Path]) -> None:
     """Initialising a table from a segment that holds null; the panic unwinds into C, and whatever that leads to is not the point."""
     wat = """(module (table $t 1 externref) (elem $seg externref (item (ref.null extern)))
