@@ -291,7 +291,15 @@ class Campaign:
                 for first in wanted
             ]
             futures = [workers.submit(run_slice, order) for order in orders]
-            parts = [workers.result(future) for future in futures]
+            try:
+                parts = [workers.result(future) for future in futures]
+            except KeyboardInterrupt:
+                # They hand in what they have. A second interruption ends the waiting.
+                workers.stop()
+                for future in futures:
+                    cell.add(workers.result(future))
+                cell.seconds = time.monotonic() - began
+                raise
             positions = [part.next for part in parts]
             for part in parts:
                 cell.add(part)
