@@ -175,6 +175,8 @@ def run_slice(order: Order) -> Slice:
                 part.count(verdict, index)
                 key = "" if verdict is None else verdict.kind, index
                 late = order.minimising_max is not None and part.minimising > order.minimising_max
+                # What has not been seen yet is worth any time.
+                late = late and any(kind == key[0] for kind, _ in minimised)
                 most = FINDINGS_MAX if family(verdict) == MEMORY else QUIET_FINDINGS_MAX
                 if verdict is None or not verdict.finding or key[0] in done or late or minimised[key] >= most:
                     continue
