@@ -77,6 +77,14 @@ def _initial_reference(built: Built) -> bool:
     return any(item.row[0] == Kind.INSTANTIATE and item.row[2] >= 0 for item in built.recipe.items)
 
 
+def _passes_twice(built: Built) -> bool:
+    """Say whether references go from the host to Wasm more than once."""
+    actions = [action for part in (built.program.script, *built.program.imports) for action in part]
+    passed = [value for action in actions if action[0] in {"call", "return"} for value in action[3 if action[0] == "call" else 1]]
+    passed = [value for value in passed if isinstance(value, int)]
+    return len(passed) > len(set(passed))
+
+
 KNOWN: Final = (
     Known(
         "CVE-2021-39216",
@@ -114,6 +122,15 @@ KNOWN: Final = (
     ),
     Known("wt#1923", "table.set releases the old element before the new one is there", (0, 16), (0, 19), MEMORY, _has(Kind.TABLE_SET)),
     Known("wt#11416", "table.init does not count what it stores", (22, 0), (37, 0), MEMORY, _has(Kind.TABLE_INIT)),
+    Known("wt#11416", "the host's store to a table element has no barrier", (20, 0), (37, 0), oracle.LATE, _has(Kind.HOST_TABLE_SET)),
+    Known(
+        "wt#13166",
+        "a value that is passed to Wasm twice between two collections is counted twice and given up once",
+        (35, 0),
+        (45, 0),
+        oracle.LATE,
+        _passes_twice,
+    ),
     Known(
         "wt#13179",
         "passive element segments do not own their references",
