@@ -24,6 +24,7 @@ from fuzz.check_command import check
 from fuzz.findings import Finding, Origin, minimise, version, write
 from fuzz.narrator import Telling, tell
 from fuzz.random_engine import RUNS_MAX, SEED_MAX
+from fuzz.releases.command import releases, replay_on
 from fuzz.report import Progress, as_json, print_tables, speed
 from fuzz.results import MissingExtra
 from fuzz.story import LINES_MAX, sides, step_lines, story
@@ -234,6 +235,10 @@ app.command(
     short_help="Search a small scope exhaustively.",
     epilog="Example: drc check --scope reentrancy",
 )(check)
+app.command(
+    short_help="Run generated programs on released engines.",
+    epilog="Example: drc releases --versions 0.24.0,0.29.0,0.30.0 --seconds 60",
+)(releases)
 
 app.command(
     short_help="Prove what must hold for all sizes.",
@@ -253,11 +258,14 @@ def replay(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the model's state after each step, and the finale.")] = False,
     checked: Annotated[bool, typer.Option("--checked/--raw", help="Which memory; checked names errors where they happen.")] = True,
     as_json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
+    on: Annotated[str | None, typer.Option(help="Run it, or a program.json, on a released engine: wasmtime==0.29.0.")] = None,
 ) -> None:
     """Replay a trace step by step, and compare both sides after each.
 
     An operation that is not possible when its turn comes is skipped, and said so.
     """
+    if on is not None:
+        raise typer.Exit(replay_on(file, on))
     telling = _replayed(file, _read(file), checked=checked, states=verbose)
     divergence = telling.divergence
     executed = sum(step.skipped is None and not step.finale for step in telling.steps)

@@ -1,0 +1,239 @@
+"""Which published advisory or known bug a finding matches: a table of releases and of what a smallest program has to contain.
+
+A match says "this looks like": the releases that show the finding, what it shows, and the operations that it takes all fit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fuzz.releases import oracle, recipe
+from fuzz.releases.minimise import MEMORY, family
+from fuzz.releases.wheels import key
+from model.ops import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from fuzz.releases.build import Built
+    from fuzz.releases.oracle import Verdict
+
+Release = tuple[int, ...]
+_MANY: Final = 32
+"""Loads or calls that fill an activations table, rather than happen to be there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """An advisory or a bug.
+
+    Args:
+        name: its identifier.
+        what: in a few words.
+        first, fixed: releases that have it: from the first, before the fixed one.
+        family: of verdicts, see `minimise.family`; empty for any.
+        fits: whether a smallest program contains what it takes.
+    """
+
+    name: str
+    what: str
+    first: Release
+    fixed: Release
+    family: str
+    fits: Callable[[Built], bool]
+
+
+def _kinds(built: Built) -> set[int]:
+    return {item.row[0] for item in built.recipe.items}
+
+
+def _fills(built: Built) -> bool:
+    """Say whether a program fills the activations table."""
+    rows = [item.row for item in built.recipe.items]
+    return any((row[0] == recipe.CHURN and row[3] >= _MANY) or (row[0] == recipe.FRESH and row[1] * row[2] >= _MANY) for row in rows)
+
+
+def _transfers(built: Built) -> bool:
+    """Say whether two references at once go from the host to Wasm."""
+    rows = [item.row for item in built.recipe.items]
+    return any(
+        (row[0] == recipe.FRESH and row[1] > 1)
+        or (row[0] == Kind.CALL_WASM and sum(name >= 0 for name in row[3:]) > 1)
+        or (row[0] == Kind.RETURN_IMPORT and sum(name >= 0 for name in row[1:]) > 1)
+        for row in rows
+    )
+
+
+def _collects_on_purpose(built: Built) -> bool:
+    return any(action == ["gc"] for actions in built.program.imports for action in actions)
+
+
+def _has(*kinds: int) -> Callable[[Built], bool]:
+    return lambda built: set(kinds) <= _kinds(built)
+
+
+def _initial_reference(built: Built) -> bool:
+    return any(item.row[0] == Kind.INSTANTIATE and item.row[2] >= 0 for item in built.recipe.items)
+
+
+def _passes_twice(built: Built) -> bool:
+    """Say whether references go from the host to Wasm more than once."""
+    actions = [action for part in (built.program.script, *built.program.imports) for action in part]
+    passed = [value for action in actions if action[0] in {"call", "return"} for value in action[3 if action[0] == "call" else 1]]
+    passed = [value for value in passed if isinstance(value, int)]
+    return len(passed) > len(set(passed))
+
+
+KNOWN: Final = (
+    Known(
+        "CVE-2021-39216",
+        "references moved from the host to Wasm are on no stack yet when the second one finds the activations table full",
+        (0, 19),
+        (0, 30),
+        MEMORY,
+        lambda built: _fills(built) and _transfers(built) and not _collects_on_purpose(built),
+    ),
+    Known(
+        "CVE-2021-39218",
+        "at a safepoint without live references the previous safepoint's map is taken",
+        (0, 19),
+        (0, 30),
+        MEMORY,
+        lambda built: _collects_on_purpose(built) or _fills(built),
+    ),
+    Known("CVE-2022-24791", "safepoints in blocks emitted out of order lose their maps", (0, 34), (0, 35, 2), MEMORY, lambda _built: True),
+    Known("CVE-2022-31146", "a live reference is missing from a stack map", (0, 37), (0, 38, 2), MEMORY, lambda _built: True),
+    Known(
+        "CVE-2024-30266",
+        "table.init from a dropped segment panics",
+        (19, 0, 0),
+        (19, 0, 1),
+        MEMORY,
+        lambda built: "(table.init " in built.program.wat,
+    ),
+    Known(
+        "CVE-2025-61670",
+        "giving up a handle of the host does nothing",
+        (37, 0, 0),
+        (37, 0, 2),
+        oracle.LATE,
+        lambda built: not _kinds(built) & {Kind.CALL_WASM, Kind.HOST_TABLE_SET, Kind.HOST_GLOBAL_SET},
+    ),
+    Known("wt#1923", "table.set releases the old element before the new one is there", (0, 16), (0, 19), MEMORY, _has(Kind.TABLE_SET)),
+    Known("wt#11416", "table.init does not count what it stores", (22, 0), (37, 0), MEMORY, _has(Kind.TABLE_INIT)),
+    Known("wt#11416", "the host's store to a table element has no barrier", (20, 0), (37, 0), oracle.LATE, _has(Kind.HOST_TABLE_SET)),
+    Known(
+        "wt#13166",
+        "a value that is passed to Wasm twice between two collections is counted twice and given up once",
+        (35, 0),
+        (45, 0),
+        oracle.LATE,
+        _passes_twice,
+    ),
+    Known(
+        "wt#13179",
+        "passive element segments do not own their references",
+        (22, 0),
+        (45, 0),
+        MEMORY,
+        lambda built: built.recipe.segments == recipe.SEGMENTS_REFERENCES and "(item (global.get" in built.program.wat,
+    ),
+)
+"""Public record; the ranges are those that the records give, as far back as the scheme goes where they say "all before"."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A finding.
+
+    Args:
+        release: that showed it.
+        number: of the module in the campaign.
+        profile: that it was drawn with, an index.
+        operations: items of the program as it was found.
+        seconds: from the beginning of the release's campaign until it was found and minimised.
+        first: what the program showed as it was found.
+        built, verdict: the smallest program, and what it shows.
+        stderr: what the process wrote then.
+    """
+
+    release: str
+    number: int
+    profile: int
+    operations: int
+    seconds: float
+    first: Verdict
+    built: Built
+    verdict: Verdict
+    stderr: str
+
+    @property
+    def size(self) -> int:
+        """How much there is to read, in characters of the module and of the script."""
+        return len(self.built.program.line())
+
+    def shape(self) -> tuple[str, tuple[int, ...]]:
+        """Return what findings of one kind have in common: the family of verdicts, and the operations that it takes."""
+        return family(self.verdict), tuple(sorted({item.row[0] for item in self.built.recipe.items}))
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """A kind of finding and where it shows.
+
+    Args:
+        found: with its smallest program.
+        shows: for each release of the campaign, the verdict's kind, empty if nothing is wrong there.
+    """
+
+    found: Found
+    shows: dict[str, str]
+
+    @property
+    def affected(self) -> list[str]:
+        """Releases on which the program shows a verdict of the same family, oldest first."""
+        found = family(self.found.verdict)
+        return [name for name, kind in self.shows.items() if kind and family(oracle.Verdict(kind, "")) == found]
+
+    def range(self) -> str:
+        """Say which releases are affected, runs of neighbours in short.
+
+        >>> LEAKS = oracle.Verdict("leak", "")
+        >>> shows = {"0.24.0": "leak", "0.26.0": "leak", "0.30.0": "", "1.0.0": "leak"}
+        >>> found = Found("1.0.0", 0, 0, 0, 0.0, LEAKS, None, LEAKS, "")
+        >>> Sighting(found, shows).range()
+        '0.24.0 to 0.26.0, 1.0.0'
+        """
+        affected = set(self.affected)
+        runs: list[list[str]] = []
+        fresh = True
+        for name in self.shows:
+            if name in affected:
+                if fresh:
+                    runs.append([])
+                runs[-1].append(name)
+            fresh = name not in affected
+        return ", ".join(run[0] if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs) or "none when it was run again"
+
+    def known(self) -> Known | None:
+        """Return the first entry of the table that fits, or None."""
+        return match(self.found.built, self.found.verdict, self.found.release, self.affected)
+
+
+def match(built: Built, verdict: Verdict, release: str, affected: list[str]) -> Known | None:
+    """Return the known bug that a finding looks like, or None.
+
+    Args:
+        built: its smallest program.
+        verdict: what it shows.
+        release: where it was found.
+        affected: releases that show it.
+    """
+    for known in KNOWN:
+        numbers = [key(name) for name in {release, *affected}]
+        if known.family not in {"", family(verdict)} or not all(known.first <= number < known.fixed for number in numbers):
+            continue
+        if known.fits(built):
+            return known
+    return None

@@ -1,0 +1,380 @@
+"""A released engine, as its parent sees it: programs in, what happened out, whatever becomes of the process in between.
+
+One process runs many programs, one after the other. When a program kills it, the events up to then are kept, the cause is named, and
+the next program gets a new process. Memory errors are made visible: freed memory is overwritten, and the C library's checked
+allocator is preloaded where there is one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes.util
+import functools
+import itertools
+import json
+import os
+import resource
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Final, Self
+
+from fuzz.releases.adapter import HARNESS_FAILED
+
+ROOT: Final = Path(__file__).resolve().parents[2]
+PERTURB: Final = 165
+"""Freed bytes become its complement, new ones itself: no address, no plausible count."""
+EVENT_BYTES_MAX: Final = 1 << 26
+"""A program that says more is stopped."""
+STDERR_MAX: Final = 8192
+"""Bytes of standard error that are kept, from its end."""
+OUT_OF_MEMORY: Final = "memory allocation of "
+"""What Rust says before it aborts for want of memory."""
+PANIC: Final = "panicked at"
+"""What Rust says when the engine's own assertions fail. A panic that a call turns into a trap is in the events instead."""
+PANIC_POLLS: Final = 8
+"""Silent polls after which a process that has panicked is given up."""
+START_SECONDS_MAX: Final = 120.0
+POLL_SECONDS: Final = 0.25
+IDLE_FACTOR: Final = 6
+"""A process may be idle so many times as long as it may run: it waits for nothing but a lock that nobody gives back."""
+DATA_BYTES_MAX: Final = 4 << 30
+"""Writable private memory of a process. Reserved address space does not count: engines reserve hundreds of gigabytes."""
+
+Event = list[Any]
+Action = list[Any]
+
+
+class RunnerError(Exception):
+    """The runner itself failed: the harness or its machine is at fault, not the engine. The message is one line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """How programs are run.
+
+    Args:
+        program_seconds: processor time that one program may take; a process that is idle is given up after six times as long.
+        programs_max: programs of one process. Engines of some releases keep a few mappings for each store that is gone.
+        opt_level: of the compiler: `none`, `speed` or `speed_and_size`.
+        checked_allocator: whether the C library's checks are preloaded. Slower, but names the first wrong free.
+    """
+
+    program_seconds: float = 10.0
+    programs_max: int = 1000
+    opt_level: str = "speed"
+    checked_allocator: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one program.
+
+    Args:
+        program: its id.
+        events: as `fuzz.releases.program` tells them, in order.
+        death: empty if the program ended; else `crash SIGSEGV` or another signal, `abort SIGABRT`, `panic`, `out of memory`, `hang`,
+            `flood` (of events), or `exit` and the code.
+        stderr: what the process wrote to its standard error meanwhile: allocators and engines say there why they abort.
+    """
+
+    program: int
+    events: list[Event] = field(default_factory=list)
+    death: str = ""
+    stderr: str = ""
+
+
+def plain_verdict(program: dict[str, Any], outcome: Outcome) -> str:
+    """Return what is wrong whatever the program was meant to do, in a few words; empty if nothing is.
+
+    That is: a death, a value that is no value of the program, one that is destroyed twice or never. Whether a destruction
+    was too early, or a value the wrong one, only the program's meaning tells.
+    """
+    if outcome.death:
+        return outcome.death
+    alive: set[int] = set()
+    making: Action | None = None
+    for event in outcome.events:
+        if event[0] != "error" and making is not None:
+            alive.add(making[1])
+        making = None
+        if event[0] == "at":
+            action = action_at(program, event[1])
+            making = action if action is not None and action[0] == "new" else None
+        elif event[0] == "got" and any(isinstance(seen, str) for seen in event[2]):
+            return f"wrong value at {_words(event[1])}"
+        elif event[0] == "destroyed":
+            if event[1] not in alive:
+                what = "is destroyed twice" if isinstance(event[1], int) else "is destroyed, and is no value"
+                return f"value {event[1]} {what}"
+            alive.remove(event[1])
+    return f"value {min(alive)} is never destroyed" if alive else ""
+
+
+def action_at(program: dict[str, Any], where: list[Any]) -> Action | None:
+    """Return the action of a program at a place, or None: an import's arrival and the final teardown are no actions."""
+    part, *numbers, position = where
+    actions = program["script"]
+    if part == "import":
+        actions = program["imports"][numbers[0]] if numbers[0] < len(program.get("imports", [])) else []
+    elif part == "destructor":
+        actions = program.get("destructors", {}).get(str(numbers[0]), [])
+    return actions[position] if 0 <= position < len(actions) else None
+
+
+def _words(where: list[Any]) -> str:
+    return " ".join(map(str, where))
+
+
+def in_order(events: list[Event]) -> list[Event]:
+    """Return events with destructions at one place that follow each other sorted by value.
+
+    A sweep goes through a hash set that the engine seeds anew in each process. Sorted, the same run says the same.
+    """
+    ordered: list[Event] = []
+    for place, group in itertools.groupby(events, lambda event: json.dumps(event[2]) if event[0] == "destroyed" else ""):
+        together = list(group)
+        if place:
+            together.sort(key=lambda event: (isinstance(event[1], str), event[1]))
+        ordered += together
+    return ordered
+
+
+class Release:
+    """A release under test: its process is started when it is needed, and reaped with `close` or at the end of `with`.
+
+    The process dies with the thread that started it, so one object belongs to one thread.
+
+    Args:
+        folder: has the `wasmtime` package (`fuzz.releases.wheels.obtain`).
+        settings: how programs are run.
+    """
+
+    def __init__(self, folder: Path, settings: Settings | None = None) -> None:
+        self.folder = folder
+        self.settings = settings or Settings()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._errors: IO[bytes] | None = None
+        self._pending = b""
+        self._start = 0
+        self._programs = 0
+        self._environment = environment(checked_allocator=self.settings.checked_allocator)
+
+    def __enter__(self) -> Self:
+        """Return itself."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Reap the process."""
+        self.close()
+
+    def run_all(self, programs: Iterable[dict[str, Any]]) -> Iterator[Outcome]:
+        """Run programs in order."""
+        for program in programs:
+            yield self.run(program)
+
+    def run(self, program: dict[str, Any]) -> Outcome:
+        """Run one program, given as JSON has it.
+
+        Raises:
+            RunnerError: the runner failed, or cannot be started.
+        """
+        if self._programs >= self.settings.programs_max:
+            self.close()
+        process = self._started()
+        self._programs += 1
+        start = self._start = self._errors_size()
+        death = ""
+        events: list[Event] = []
+        line = json.dumps(program, separators=(",", ":")).encode() + b"\n"
+        deadline = _Deadline(process.pid, self.settings.program_seconds)
+        # A process that dies early closes the pipe: what it has said is read below.
+        with contextlib.suppress(BrokenPipeError):
+            _input(process).write(line)
+            _input(process).flush()
+        size = 0
+        for text in self._lines(process, deadline):
+            size += len(text)
+            event = json.loads(text)
+            if event[0] == "end":
+                return Outcome(int(program.get("id", 0)), in_order([*events, event]), "", self._said(start))
+            if event[0] != "begin":
+                events.append(event)
+            if size > EVENT_BYTES_MAX:
+                death = "flood"
+                break
+        said = self._said(start)
+        if not death and PANIC not in said:
+            death = "hang" if deadline.passed else self._cause(process)
+            said = self._said(start)
+        if PANIC in said:
+            death = "panic"
+        elif death.startswith("abort") and OUT_OF_MEMORY in said:
+            death = "out of memory"
+        self.close()
+        return Outcome(int(program.get("id", 0)), in_order(events), death, said)
+
+    def close(self) -> None:
+        """End the process, if there is one, and wait for it."""
+        process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            for pipe in (process.stdin, process.stdout):
+                if pipe is not None:
+                    with contextlib.suppress(OSError):
+                        pipe.close()
+            process.wait()
+        if self._errors is not None:
+            self._errors.close()
+            self._errors = None
+
+    def _started(self) -> subprocess.Popen[bytes]:
+        if self._process is not None and self._process.poll() is None:
+            return self._process
+        self.close()
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
+        self._pending, self._start, self._programs = b"", 0, 0
+        command = [sys.executable, "-P", "-m", "fuzz.releases.runner", str(self.folder), "--opt-level", self.settings.opt_level]
+        self._process = subprocess.Popen(  # noqa: S603
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
+            env=self._environment,
+            cwd=self.folder,
+        )
+        limits = ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, DATA_BYTES_MAX))
+        for which, limit in limits:
+            with contextlib.suppress(ProcessLookupError):
+                resource.prlimit(self._process.pid, which, (limit, limit))
+        deadline = _Deadline(self._process.pid, START_SECONDS_MAX)
+        for text in self._lines(self._process, deadline):
+            if json.loads(text) == ["ready"]:
+                return self._process
+            break
+        cause = "it does not start in time" if deadline.passed else self._cause(self._process)
+        said = self._said(0).strip().splitlines()
+        self.close()
+        raise RunnerError(f"the runner of {self.folder.name} does not start: {said[-1] if said else cause}")
+
+    def _lines(self, process: subprocess.Popen[bytes], deadline: _Deadline) -> Iterator[bytes]:
+        """Whole lines of standard output, until it ends or the time is over."""
+        output = process.stdout
+        if output is None:
+            return
+        silent = 0
+        with selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            while True:
+                line, newline, rest = self._pending.partition(b"\n")
+                if newline:
+                    self._pending = rest
+                    yield line
+                    continue
+                if not selector.select(POLL_SECONDS):
+                    silent += 1
+                    # A panic that unwinds through C may leave the process waiting for a lock that nobody gives back.
+                    if deadline.is_over() or (silent > PANIC_POLLS and PANIC in self._said(self._start)):
+                        return
+                    continue
+                silent = 0
+                data = os.read(output.fileno(), 1 << 16)
+                if not data:
+                    return
+                self._pending += data
+
+    def _cause(self, process: subprocess.Popen[bytes]) -> str:
+        """How a process ended that closed its output."""
+        try:
+            code = process.wait(START_SECONDS_MAX)
+        except subprocess.TimeoutExpired:
+            return "hang"
+        if code == HARNESS_FAILED:
+            said = self._said(0).strip().splitlines()
+            self.close()
+            raise RunnerError(f"the runner of {self.folder.name} failed: {said[-1] if said else 'it does not say why'}")
+        if code >= 0:
+            return f"exit {code}"
+        name = signal.Signals(-code).name
+        return f"{'abort' if name == 'SIGABRT' else 'crash'} {name}"
+
+    def _errors_size(self) -> int:
+        return os.fstat(self._errors.fileno()).st_size if self._errors else 0
+
+    def _said(self, start: int) -> str:
+        """What was written to standard error since it had `start` bytes."""
+        if self._errors is None:
+            return ""
+        size = self._errors_size()
+        begin = max(start, size - STDERR_MAX)
+        return os.pread(self._errors.fileno(), size - begin, begin).decode("utf-8", "replace")
+
+
+class _Deadline:
+    """A limit of processor time, and a wider one of idle time; waiting for a processor counts as neither, however busy the machine is."""
+
+    def __init__(self, pid: int, seconds: float) -> None:
+        self.pid = pid
+        self.seconds = seconds
+        self.used = self._processor_seconds()
+        self.starved = self._starved_seconds()
+        self.began = time.monotonic()
+        self.passed = False
+
+    def is_over(self) -> bool:
+        """Whether the time is over; remembered in `passed`."""
+        waited = time.monotonic() - self.began
+        if waited > self.seconds:
+            idle = waited - (self._starved_seconds() - self.starved)
+            self.passed = idle > IDLE_FACTOR * self.seconds or self._processor_seconds() - self.used > self.seconds
+        return self.passed
+
+    def _processor_seconds(self) -> float:
+        try:
+            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def _starved_seconds(self) -> float:
+        """How long the process has been ready to run, and was not run."""
+        try:
+            return int(Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
+        except (OSError, IndexError, ValueError):
+            return 0.0
+
+
+def environment(*, checked_allocator: bool) -> dict[str, str]:
+    """Return the environment of a runner: nothing from outside but the path, and an allocator that shows errors."""
+    variables = {
+        "PATH": os.environ.get("PATH", os.defpath),
+        "PYTHONPATH": str(ROOT),
+        "PYTHONNOUSERSITE": "1",
+        "PYTHONHASHSEED": "0",
+        "RUST_BACKTRACE": "0",
+        "MALLOC_PERTURB_": str(PERTURB),
+    }
+    # Since glibc 2.34 the checks are in a library of their own.
+    library = debug_allocator() if checked_allocator else ""
+    if library:
+        variables |= {"LD_PRELOAD": library, "MALLOC_CHECK_": "3"}
+    return variables
+
+
+@functools.cache
+def debug_allocator() -> str:
+    """Return the C library's checked allocator, or nothing where there is none. Its search starts a process, so it is done once."""
+    return ctypes.util.find_library("c_malloc_debug") or ""
+
+
+def _input(process: subprocess.Popen[bytes]) -> IO[bytes]:
+    if process.stdin is None:
+        raise RunnerError("the runner has no input")
+    return process.stdin

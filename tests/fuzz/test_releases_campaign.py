@@ -1,0 +1,217 @@
+"""Campaigns on released engines find what is known to be there, cut it down, and say nothing where it is mended."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pytest
+
+import drc
+from fuzz.releases import folder as folders
+from fuzz.releases import oracle, recipe, wheels
+from fuzz.releases.advisories import Found, Sighting
+from fuzz.releases.build import Built, build
+from fuzz.releases.campaign import Campaign, verdict_of
+from fuzz.releases.engine import Release
+from fuzz.releases.generate import PROFILES, generate
+from fuzz.releases.minimise import minimise
+from fuzz.releases.oracle import Verdict
+from fuzz.releases.recipe import Item, Recipe
+from model.limits import Limits
+from model.ops import NULL, Kind
+
+BROKEN, MENDED = "0.29.0", "0.30.0"
+LIMITS = Limits(scope="everything", slots=3, globals=1, table=2, segment=0, fields=0, destructors=0, destructor_ops=0)
+CHUNK = 512
+"""Capacity of the activations table in these releases."""
+
+
+@pytest.fixture(scope="module")
+def engines() -> dict[str, Path]:
+    """Folders of the releases under test: from the user's cache, like all else that pip brings fetched once."""
+    return {release: wheels.obtain(release, wheels.cache_folder()) for release in (BROKEN, MENDED)}
+
+
+def two_results(loads: int, *noise: Item) -> Recipe:
+    """An import returns two references when the table has room for one, and Wasm hands both over."""
+    rows = (
+        (Kind.NEW, 0),
+        (Kind.INSTANTIATE, 0, NULL, 0, 0),
+        (Kind.HOST_TABLE_SET, 0, 0, 0),
+        (Kind.CALL_WASM, 0, 0),
+        (recipe.CHURN, recipe.OWN_TABLE, 0, loads),
+    )
+    transfer = (
+        (Kind.CALL_IMPORT, 0),
+        (Kind.NEW, 0),
+        (Kind.NEW, 0),
+        (Kind.RETURN_IMPORT, 1, 2),
+        (Kind.CALL_IMPORT, 0, 0, 1),
+        (Kind.RETURN_IMPORT,),
+    )
+    return Recipe(LIMITS, (*map(Item, rows), *noise, *map(Item, transfer)))
+
+
+@pytest.mark.parametrize(
+    ("release", "loads", "kind"),
+    [(BROKEN, CHUNK - 2, ""), (BROKEN, CHUNK - 1, oracle.EARLY), (BROKEN, CHUNK, ""), (MENDED, CHUNK - 1, "")],
+)
+def test_the_second_of_two_results_kills_the_first_where_room_is_for_one(
+    engines: dict[str, Path], release: str, loads: int, kind: str
+) -> None:
+    """CVE-2021-39216: one load less or more, and nothing is wrong."""
+    built = build(two_results(loads))
+    with Release(engines[release]) as engine:
+        verdict = verdict_of(built, engine.run(built.program.as_json()))
+    assert ("" if verdict is None else verdict.kind) == kind
+
+
+def test_a_finding_is_minimised_on_the_release_that_shows_it(engines: dict[str, Path]) -> None:
+    noise = (
+        Item((Kind.LOCAL_NULL, 2), 3),
+        Item((recipe.GHOST, 2), 2),
+        Item((Kind.TABLE_GROW, 0, 1, 0, 0b111), 5),
+        Item((Kind.GLOBAL_SET, 0, 0, 0, 0b111), 1),
+        Item((Kind.LOCAL_COPY, 0, 2), 7),
+    )
+    built = build(two_results(CHUNK - 1, *noise))
+    assert len(built.recipe.items) == 16
+    with Release(engines[BROKEN]) as engine:
+
+        def judge(builts: Sequence[Built]) -> Iterator[Verdict | None]:
+            for candidate in builts:
+                yield verdict_of(candidate, engine.run(candidate.program.as_json()))
+
+        verdict = next(judge([built]))
+        assert verdict is not None
+        small = minimise(built, verdict, judge)
+    assert small.verdict.kind == oracle.EARLY
+    items = small.built.recipe.items
+    assert len(items) < 12
+    assert all(item.form == 0 for item in items)
+    assert [item.row[3] for item in items if item.row[0] == recipe.CHURN] == [CHUNK - 1]
+    known = Sighting(
+        Found(BROKEN, 0, 0, 16, 0.0, verdict, small.built, small.verdict, ""), {BROKEN: small.verdict.kind, MENDED: ""}
+    ).known()
+    assert known is not None
+    assert known.name == "CVE-2021-39216"
+
+
+@pytest.mark.parametrize("profile", range(len(PROFILES)))
+def test_drawn_programs_do_what_the_model_allows_where_nothing_is_wrong(engines: dict[str, Path], profile: int) -> None:
+    """Each profile has its turn; what the release cannot do is refused, and that is all."""
+    with Release(engines[MENDED]) as engine:
+        verdicts = []
+        for seed in range(8):
+            built = generate(seed, PROFILES[profile])
+            verdicts.append(verdict_of(built, engine.run(built.program.as_json())))
+    assert [verdict for verdict in verdicts if verdict is not None and verdict.kind != oracle.REFUSED] == []
+    assert verdicts.count(None) >= 5
+
+
+def test_a_campaign_finds_what_is_broken_and_runs_it_on_all_releases(engines: dict[str, Path]) -> None:
+    campaign = Campaign([engines[BROKEN], engines[MENDED]], seconds=None, programs=15, seed=0, jobs=1)
+    campaign.run()
+    broken, mended = campaign.cells
+    assert (broken.programs, mended.programs) == (15, 15)
+    assert broken.findings > 0
+    assert mended.findings == 0
+    assert broken.found
+    assert any(len(found.built.recipe.items) < found.operations for found in broken.found)
+    assert campaign.sightings
+    for sighting in campaign.sightings:
+        assert sighting.found.release == BROKEN
+        assert sighting.shows[MENDED] == ""
+
+
+# The command line.
+
+
+def sighting() -> Sighting:
+    built = build(two_results(CHUNK - 1))
+    verdict = Verdict(oracle.EARLY, "value 1 was destroyed too early")
+    return Sighting(Found(BROKEN, 3, 0, 40, 1.0, verdict, built, verdict, "said\n"), {BROKEN: oracle.EARLY, MENDED: ""})
+
+
+def test_a_finding_is_a_folder_that_replays(engines: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = folders.write(sighting(), tmp_path, 2)
+    assert folders.write(sighting(), tmp_path, 2) == path
+    assert [child.name for child in tmp_path.iterdir()] == [path.name]
+    names = ["module.wat", "program.json", "repro.py", "script.txt", "stderr.txt", "story.txt"]
+    assert sorted(child.name for child in path.iterdir()) == names
+    assert "CVE-2021-39216" in (path / "story.txt").read_text()
+    assert "calls f0 of instance 0 with ()" in (path / "script.txt").read_text()
+    assert folders.read((path / "program.json").read_text()).program == sighting().found.built.program
+
+    assert drc.main(["replay", str(path / "program.json"), "--on", f"wasmtime=={BROKEN}"]) == drc.FOUND
+    assert f"wasmtime {BROKEN}: early destruction: value 1 was destroyed" in capsys.readouterr().out
+    assert drc.main(["replay", str(path / "program.json"), "--on", f"wasmtime=={MENDED}"]) == drc.NOTHING_FOUND
+    assert f"wasmtime {MENDED} does what the model allows" in capsys.readouterr().out
+
+    for release, right in ((BROKEN, False), (MENDED, True)):
+        command = [sys.executable, str(path / "repro.py")]
+        done = subprocess.run(command, env={"PYTHONPATH": str(engines[release])}, capture_output=True, timeout=120, check=False)
+        assert (done.returncode == 0) == right, done.stdout.decode()
+
+
+def test_a_trace_runs_on_a_release(engines: dict[str, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    trace = Path(__file__).parent.parent / "traces" / "upstream" / "recursion-five-deep-collects-at-the-bottom.drc"
+    assert drc.main(["replay", str(trace), "--on", f"wasmtime=={MENDED}"]) == drc.NOTHING_FOUND
+    assert "does what the model allows" in capsys.readouterr().out
+
+
+def test_the_same_programs_give_the_same_bytes(engines: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["releases", "--versions", MENDED, "--programs", "12", "--seed", "5", "--findings", str(tmp_path / "none")]
+    assert drc.main([*words, "--json"]) == drc.NOTHING_FOUND
+    first = capsys.readouterr().out
+    assert drc.main([*words, "--json", "--jobs", "2"]) == drc.NOTHING_FOUND
+    second = capsys.readouterr().out
+    assert first == second
+    told = json.loads(first)
+    assert [(cell["release"], cell["programs"]) for cell in told["releases"]] == [(MENDED, 12)]
+    assert not (tmp_path / "none").exists()
+    assert drc.main(words) == drc.NOTHING_FOUND
+    assert capsys.readouterr().out.endswith("\nnothing found\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["releases", "--versions", "spring"], "not a release or a range of releases: 'spring'"),
+        (["releases", "--versions", "0.10.0"], "too old"),
+        (["releases", "--seconds", "inf"], "--seconds inf is no time"),
+        (["releases", "--findings", __file__], "is no folder"),
+        (["replay", __file__, "--on", "wasmer==1.0"], "it must be wasmtime==VERSION"),
+        (["replay", __file__, "--on", "wasmtime=="], "it must be wasmtime==VERSION"),
+        (["replay", __file__, "--on", f"wasmtime=={MENDED}"], "not a trace"),
+        (["replay", "/nowhere/at/all", "--on", f"wasmtime=={MENDED}"], "No such file"),
+    ],
+)
+def test_bad_input_is_one_line(words: list[str], reason: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert drc.main(words) == drc.BAD_INPUT
+    told = capsys.readouterr()
+    lines = [line for line in told.err.splitlines() if line.startswith("drc:")]
+    assert told.out == ""
+    assert len(lines) == 1
+    assert reason in lines[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda data: data.update(format="something else"), "not a program"),
+        (lambda data: data["program"].update(values="many"), "values is a number"),
+        (lambda data: data["program"]["script"].append(["gc"]), "its recipe does not make its program"),
+        (lambda data: data.update(recipe=[]), "a recipe has limits and items"),
+    ],
+)
+def test_a_program_that_was_changed_is_refused(change: object, reason: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = json.loads(folders.files(sighting(), 2)["program.json"])
+    assert callable(change)
+    change(data)
+    path = tmp_path / "program.json"
+    path.write_text(json.dumps(data))
+    assert drc.main(["replay", str(path), "--on", f"wasmtime=={MENDED}"]) == drc.BAD_INPUT
+    assert reason in capsys.readouterr().err
