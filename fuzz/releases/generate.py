@@ -11,10 +11,12 @@ from fuzz.releases import recipe, steps
 from fuzz.releases.build import Built, finish
 from fuzz.releases.recipe import LAYOUTS, PRESSURES, SUPPORTED, WRAPS, Item, Recipe, form_of
 from fuzz.releases.weave import Weaver
-from model.choose import DOMAINS, Exhausted, choose_op, choose_operands, kinds_possible, readable_mask, roots_left
+from model.choose import Exhausted, choose_op, choose_operands, kinds_possible
+from model.domains import DOMAINS, has, readable_mask, roots_left
 from model.limits import DEPTH, INSTANCES, Limits
 from model.ops import BY_KIND, NULL, Context, Domain, Kind, Row, Spec
 from model.state import context_at
+from model.words import bits
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -225,7 +227,8 @@ class _Drawn:
         if spec.items is None or spec.items[1] not in _ROOTS:
             return
         for position in range(first, len(row)):
-            left = roots_left(self.weaver.state, self.limits, row[first:position] + row[position + 1 :])
+            others = row[first:position] + row[position + 1 :]
+            left = list(bits(roots_left(self.weaver.state, self.limits, others, 0, len(others))))
             if row[position] == NULL and left and self.chooser.choose(3):
                 row[position] = left[self.chooser.choose(len(left))]
 
@@ -241,7 +244,8 @@ class _Drawn:
                 if domain == Domain.LIVE_BUT_TARGET:
                     allowed &= ~(1 << row[3])
                 row[position] = mask & allowed
-                if row[position] not in DOMAINS[domain](self.weaver.state, self.limits, row[:position]):
+                function, form = DOMAINS[domain]
+                if not has(function(self.weaver.state, self.limits, row[:position]), form, row[position]):
                     raise ValueError("a mask of live slots is out of its domain")
 
 

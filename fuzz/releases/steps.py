@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any, Final
 from fuzz.releases import recipe
 from fuzz.releases.program import Action
 from fuzz.releases.woven import Activation, HostPart
-from model.choose import dead_slots
 from model.limits import DEPTH, LIVE
 from model.ops import Kind, Row
-from model.state import bits, unreachable
+from model.state import dead_slots, unreachable
+from model.words import bits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -21,8 +21,9 @@ from model.books import destruction_begins, destruction_ends, top_book
 from model.choose import impossible
 from model.limits import COLLECTS, DEPTH, DOOMED, LIVE, RELEASED, TOUCHED, UNDER_WAY
 from model.ops import NULL, Kind, Row
-from model.state import State, bits, held_mask, initial, mask_of, on_stack, owned, root_mask
-from model.step import begin, closing_op, finish
+from model.state import State, held_mask, initial, mask_of, on_stack, owned, root_mask
+from model.step import begin, closing_kind, closing_name, finish
+from model.words import bits
 
 _REACH: Final[dict[int, tuple[int, ...]]] = {
     Kind.GLOBAL_GET: (1,),
@@ -90,9 +91,8 @@ class Weaver:
 
     def close(self) -> None:
         """Leave all contexts, let go of everything, collect, and drop the store."""
-        while (row := closing_op(self.state, self.limits)) is not None:
-            if row[0] == Kind.TEARDOWN_STORE:
-                break
+        while (kind := closing_kind(self.state, self.limits)) not in (NULL, Kind.TEARDOWN_STORE):
+            row: Row = (kind, closing_name(self.state, self.limits)) if kind == Kind.DROP else (kind,)
             self._execute(row, Item(row))
         self._execute((Kind.GC,), Item((Kind.GC,)))
         self.act(["drop_store"])
@@ -149,7 +149,7 @@ class Weaver:
     def note(self) -> None:
         """Write down who is owned here and now."""
         state, shape = self.state, self.limits.shape
-        mask = root_mask(state, shape) | mask_of(state[shape.globals : shape.slots]) | held_mask(state, shape)
+        mask = root_mask(state, shape) | mask_of(state, shape.globals, shape.slots) | held_mask(state, shape)
         here = len(self.expected.places) - 1
         needed = self.expected.needed
         for name in bits(mask):
