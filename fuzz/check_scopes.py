@@ -51,6 +51,8 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
         | {Kind.TRAP, Kind.CUT_WALK, Kind.PANIC},
         contexts=3,
     ),
+    # Two references cross from the host to Wasm in one transfer.
+    "transfers": _scope("calls", _PASSING, objects=2, roots=2, slots=2, arguments=2),
     # Every store to a global and every load from it, compiled and by the host.
     "globals": _scope(
         "storage",
@@ -75,6 +77,13 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
         globals=1,
         table=1,
         segment=1,
+        arguments=0,
+    ),
+    # Ranges of one table that overlap.
+    "copies": _scope(
+        "storage",
+        frozenset({Kind.NEW, Kind.INSTANTIATE, Kind.HOST_TABLE_GROW, Kind.HOST_TABLE_COPY}),
+        table=3,
         arguments=0,
     ),
     # One value whose destructor may do two operations of any kind, those of the Wasm that it calls included.

@@ -7,8 +7,6 @@ something notices after all, is stale and fails the run.
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import threading
 import tomllib
@@ -22,10 +20,9 @@ import typer
 from fuzz.live import Lines
 from fuzz.mutants.catalogue import ROOT, CatalogueError, Mutant
 from fuzz.mutants.cell import Outcome
-from fuzz.mutants.hook import VARIABLE
 from fuzz.mutants.log import Log, key_of, sources_digest
 from fuzz.mutants.operators import Change, changes
-from fuzz.mutants.processes import end
+from fuzz.mutants.serving import Server
 from fuzz.workers import HarnessFailure
 
 if TYPE_CHECKING:
@@ -84,39 +81,6 @@ def equivalents(module: str) -> dict[str, str]:
         raise CatalogueError(f"{EQUIVALENTS}: {error}") from error
 
 
-class _Server:
-    """A server process of this thread's own."""
-
-    def __init__(self, module: str, seconds: float) -> None:
-        path = os.pathsep.join(word for word in (str(ROOT), os.environ.get("PYTHONPATH")) if word)
-        environment = os.environ | {"PYTHONPATH": path, "PYTHONHASHSEED": "0"}
-        environment.pop(VARIABLE, None)
-        command = [sys.executable, "-m", "fuzz.mutants.server", module, str(seconds)]
-        self.process = subprocess.Popen(  # noqa: S603  # our own interpreter on our own module
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, start_new_session=True
-        )
-
-    def judge(self, number: int, text: str) -> Outcome:
-        """Return what came of a changed text.
-
-        Raises:
-            HarnessFailure: the server has died.
-        """
-        asked, answers = self.process.stdin, self.process.stdout
-        if asked is None or answers is None:
-            raise HarnessFailure("the fork server has no pipes")
-        try:
-            asked.write((json.dumps([number, text]) + "\n").encode())
-            asked.flush()
-            line = answers.readline()
-        except OSError as error:
-            raise HarnessFailure(f"the fork server has gone: {error}") from error
-        if not line:
-            raise HarnessFailure("the fork server has died")
-        _number, stage, words, seconds = json.loads(line)
-        return Outcome(killed=bool(stage), verdict=stage, text=words, seconds=seconds)
-
-
 def try_all(gaps: Gaps, log: Log, seconds: float, jobs: int, say: Lines) -> None:
     """Try every change of a module that is not in the log yet.
 
@@ -127,7 +91,7 @@ def try_all(gaps: Gaps, log: Log, seconds: float, jobs: int, say: Lines) -> None
     # The control comes first: what notices the code as it is says nothing about a change of it.
     first = Change(0, "", "", "", gaps.text)
     sources = sources_digest()
-    servers: list[_Server] = []
+    servers: list[Server] = []
     mine = threading.local()
     lock = threading.Lock()
     results: dict[int, Outcome] = {}
@@ -138,9 +102,9 @@ def try_all(gaps: Gaps, log: Log, seconds: float, jobs: int, say: Lines) -> None
         outcome = log.results.get(key)
         if outcome is None:
             if not hasattr(mine, "server"):
-                mine.server = _Server(gaps.module, seconds)
+                mine.server = Server()
                 servers.append(mine.server)
-            outcome = mine.server.judge(number, change.text)
+            outcome = mine.server.ask({"module": gaps.module, "text": change.text, "seconds": seconds})
             with lock:
                 log.add(key, outcome)
         results[number] = outcome
@@ -161,7 +125,7 @@ def try_all(gaps: Gaps, log: Log, seconds: float, jobs: int, say: Lines) -> None
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
         for server in servers:
-            end(server.process)
+            server.close()
         pool.shutdown()
     gaps.tried = [(change, results[number]) for number, change in enumerate(todo, start=1) if number in results]
 

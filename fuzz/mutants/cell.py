@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final
 
-from fuzz.target_support import write_atomically
+from fuzz.mutants.names import MEMORY_BYTES_MAX
 
-MEMORY_BYTES_MAX: Final = 4 << 30
+_IMPORT_FAILED: Final = "ImportFailed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +82,17 @@ def main(argv: list[str]) -> int:
     path = Path(orders.result)
 
     def keep(outcome: Outcome) -> None:
-        write_atomically(path, json.dumps(asdict(outcome)))
+        draft = path.with_suffix(".draft")
+        draft.write_text(json.dumps(asdict(outcome)), encoding="utf-8")
+        draft.replace(path)
 
     start = time.monotonic()
     try:
-        # With a mutant in place even this may fail, and that is a kill.
         from fuzz.mutants.engines import RUN
-
+    except Exception as error:  # noqa: BLE001  # with a mutant in place even this may fail, and that is a kill
+        keep(Outcome(killed=True, verdict=_IMPORT_FAILED, text=f"{type(error).__name__}: {error}", seconds=time.monotonic() - start))
+        return 0
+    try:
         RUN[orders.engine](orders, keep)
     except MemoryError:
         keep(Outcome(killed=True, verdict="MemoryError", text="out of memory", seconds=time.monotonic() - start))

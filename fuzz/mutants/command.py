@@ -12,6 +12,7 @@ import typer
 
 from fuzz.mutants.automatic import MODULES, mutate
 from fuzz.mutants.catalogue import CatalogueError, Mutant, load
+from fuzz.mutants.keep import keep
 from fuzz.mutants.log import Log
 from fuzz.mutants.matrix import Runner, chosen_engines
 from fuzz.mutants.names import ENGINES
@@ -41,6 +42,7 @@ def mutants(
     seed: Annotated[int, typer.Option(help="Seed of the engines.", min=0, max=SEED_MAX)] = 0,
     resume: Annotated[Path | None, typer.Option(help="File that results are kept in, and gone on from.")] = None,
     auto: Annotated[str | None, typer.Option(help=f"Enumerate small changes of a module of impl instead: {', '.join(MODULES)}.")] = None,
+    keep_: Annotated[Path | None, typer.Option("--keep", help="Folder for the shortest trace on which each is noticed.")] = None,
     list_: Annotated[bool, typer.Option("--list", help="Show the mutants; those given by id with their diffs.")] = False,
     as_json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
 ) -> None:
@@ -80,6 +82,9 @@ def mutants(
             matrix = runner.fill(wanted, engines, jobs, control=control)
         finally:
             log.close()
+    without = keep(matrix, keep_) if keep_ is not None else []
+    if without:
+        sys.stderr.write(f"drc: no trace is kept of {', '.join(without)}\n")
     raise typer.Exit(_tell(matrix, json_wanted=as_json_))
 
 

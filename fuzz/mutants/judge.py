@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from fuzz.choosers import Seeded
 from fuzz.mutants.catalogue import ROOT
 from model.limits import SCOPES
-from model.trace import SIZE_MAX_BYTES, parse_bytes
+from model.trace import SIZE_MAX_BYTES, parse, parse_bytes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,13 +23,15 @@ TRACES: Final = ROOT / "tests" / "traces"
 TESTS: Final = ROOT / "tests" / "impl"
 _TRACE_BYTES_MAX: Final = 10_000
 """Longer traces are thousands of times the same."""
-_SCOPES_FIRST: Final = ("nesting", "segments", "globals", "faults", "storage", "sweeps")
-_SCOPES_LAST: Final = ("counting", "calls", "reentrancy", "registry")
+_SCOPES: Final = ("nesting", "segments", "globals", "faults", "storage", "sweeps", "counting", "calls", "reentrancy", "registry")
 _SEARCH_SECONDS: Final = 60.0
 _INPUTS: Final = 400
 _INPUT_BYTES: Final = 256
-_WIDE: Final = ("test_runtime.py", "test_invariants.py", "test_readings.py")
-"""Unit tests that use more than one module."""
+_WIDE: Final = ("test_runtime.py", "test_invariants.py")
+"""Unit tests that use all modules."""
+_READINGS: Final = ("test_readings.py",)
+_READ: Final = frozenset({"activations_table", "arena", "externref", "hash_set", "layout"})
+"""Modules that have other readings, and their tests, which are slow."""
 
 
 class Noticed(BaseException):
@@ -62,12 +64,12 @@ def judge(module: str, kept: list[Trace], seconds: float) -> tuple[str, str]:
     """
     stages: tuple[tuple[str, Callable[[], None]], ...] = (
         ("traces", lambda: _replay(kept)),
-        ("check", lambda: _search(_SCOPES_FIRST)),
         ("unit tests", lambda: _tests(f"test_{module}.py")),
         ("registry", lambda: _registry(module)),
-        ("check", lambda: _search(_SCOPES_LAST)),
-        ("random", lambda: _campaign(seconds)),
         ("unit tests", lambda: _tests(*_WIDE)),
+        ("check", _search),
+        ("random", lambda: _campaign(seconds)),
+        ("unit tests", lambda: _tests(*(_READINGS if module in _READ else ()))),
     )
     for stage, run in stages:
         try:
@@ -81,6 +83,21 @@ def judge(module: str, kept: list[Trace], seconds: float) -> tuple[str, str]:
     return "", ""
 
 
+def replay(text: str, *, checked: bool) -> tuple[str, str]:
+    """Replay a trace; return the verdict and what it says, or two empty words if both sides agree to its end."""
+    try:
+        from fuzz.driver import Driver
+        from fuzz.shrink import diverges
+
+        trace = parse(text)
+        found = diverges(Driver(trace.limits, checked=checked), trace.rows)
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # noqa: BLE001  # whatever it is, the code as it is does not raise it
+        return type(error).__name__, str(error)
+    return ("", "") if found is None else (found.verdict, found.text)
+
+
 def _replay(kept: list[Trace]) -> None:
     from fuzz.driver import Driver
     from fuzz.shrink import diverges
@@ -92,12 +109,12 @@ def _replay(kept: list[Trace]) -> None:
                 raise Noticed("traces", str(found))
 
 
-def _search(scopes: tuple[str, ...]) -> None:
+def _search() -> None:
     from fuzz.check_scopes import CHECK_SCOPES
     from fuzz.explore import Bounds, Explorer, Search
     from fuzz.states import JointStates
 
-    for scope in scopes:
+    for scope in _SCOPES:
         explorer = Explorer(JointStates(CHECK_SCOPES[scope], symmetry=True), Search(), Bounds(seconds=_SEARCH_SECONDS))
         explorer.run()
         if explorer.violation is not None:
@@ -110,9 +127,7 @@ def _tests(*names: str) -> None:
     paths = [str(TESTS / name) for name in names if (TESTS / name).is_file()]
     if not paths:
         return
-    code = pytest.main(
-        ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:faulthandler", "--no-header", "--tb=no", f"--rootdir={ROOT}", *paths]
-    )
+    code = pytest.main(["-x", "-q", "-p", "no:cacheprovider", "--no-header", "--tb=no", f"--rootdir={ROOT}", *paths])
     if code != pytest.ExitCode.OK:
         raise Noticed("unit tests", f"{code!r}")
 

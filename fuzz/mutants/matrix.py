@@ -30,7 +30,7 @@ ENGINES_WANTED: Final = 2
 """A mutant that fewer notice is a survivor."""
 _SLACK_SECONDS: Final = 300.0
 """Beyond an engine's own time: to start, to minimise, and for a machine that is shared."""
-_TIMES_OWN: Final = {"check": 12.0, "prove": 20.0}
+_TIMES_OWN: Final = {"check": 4.0, "prove": 20.0}
 """How often an engine may use its time: an exhaustive search has as many scopes."""
 _LAST_WORDS: Final = 300
 

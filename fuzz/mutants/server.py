@@ -1,7 +1,10 @@
-"""Forks a process for each changed module that it is given, and says what noticed: `python -m fuzz.mutants.server MODULE SECONDS`.
+"""Forks a process for each changed module that it is given, and says what notices: `python -m fuzz.mutants.server`.
 
 Everything is imported before but `impl` and what needs it, so that a fork is all that a fresh process costs. Jobs come in as lines
-of JSON, `[number, text]`; results go out as `[number, stage, words, seconds]`.
+of JSON, results go out as `[number, what notices, what it says, seconds]`. A job is one of::
+
+    {"number": 1, "module": "stack", "text": "...", "seconds": 5}                          everything that might notice
+    {"number": 2, "module": "stack", "text": "...", "trace": "# drc ...", "checked": true} one replay
 """
 
 from __future__ import annotations
@@ -15,18 +18,21 @@ import select
 import signal
 import sys
 import time
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fuzz.mutants.catalogue import Mutant
-from fuzz.mutants.cell import MEMORY_BYTES_MAX
 from fuzz.mutants.importer import Finder
-from fuzz.mutants.judge import judge, traces
+from fuzz.mutants.judge import judge, replay, traces
+from fuzz.mutants.names import MEMORY_BYTES_MAX
+
+if TYPE_CHECKING:
+    from model.trace import Trace
 
 CPU_SECONDS_MAX: Final = 150
 """The code as it is takes a fifth of that. Time of the processor, so that a busy machine changes nothing."""
 WALL_SECONDS_MAX: Final = 1500.0
 """For what waits and does nothing."""
-_PRELOADED: Final = ("pytest", "hypothesis", "rich.console", "rich.table", "model.choose", "model.step", "fuzz.swarm", "fuzz.watchdog")
+_PRELOADED: Final = ("pytest", "rich.console", "rich.table", "model.choose", "model.step", "fuzz.swarm", "fuzz.watchdog")
 _WORDS_MAX: Final = 300
 
 
@@ -39,27 +45,28 @@ class _Changed(Finder):
         self._text = text
 
 
-def _child(module: str, text: str, seconds: float, kept: list, out: int) -> None:  # type: ignore[type-arg]  # traces
-    """Judge in this process, write a line, and end it."""
+def _child(job: dict[str, Any], kept: list[Trace], out: int) -> None:
+    """Do a job in this process, write a line, and end it."""
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS_MAX, CPU_SECONDS_MAX + 5))
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     nothing = os.open(os.devnull, os.O_RDWR)
     for descriptor in (0, 1, 2):
         os.dup2(nothing, descriptor)
-    sys.meta_path.insert(0, _Changed(module, text))
-    stage, words = judge(module, kept, seconds)
-    os.write(out, json.dumps([stage, words[:_WORDS_MAX]]).encode())
+    if job["text"]:
+        sys.meta_path.insert(0, _Changed(job["module"], job["text"]))
+    said = replay(job["trace"], checked=job["checked"]) if "trace" in job else judge(job["module"], kept, job["seconds"])
+    os.write(out, json.dumps([said[0], said[1][:_WORDS_MAX]]).encode())
     os._exit(0)
 
 
-def _judged(module: str, text: str, seconds: float, kept: list) -> tuple[str, str]:  # type: ignore[type-arg]  # traces
+def _done(job: dict[str, Any], kept: list[Trace]) -> tuple[str, str]:
     """Fork, wait, and return what noticed and what it says."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
         with contextlib.suppress(BaseException):
             os.setsid()
-            _child(module, text, seconds, kept, writer)
+            _child(job, kept, writer)
         os._exit(1)
     os.close(writer)
     ready, _, _ = select.select([reader], [], [], WALL_SECONDS_MAX)
@@ -75,9 +82,8 @@ def _judged(module: str, text: str, seconds: float, kept: list) -> tuple[str, st
     return "limits", f"the process ended with status {status}: out of time, out of memory, or worse"
 
 
-def main(argv: list[str]) -> int:
+def main() -> int:
     """Serve until there are no more jobs."""
-    module, seconds = argv[1], float(argv[2])
     for name in _PRELOADED:
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
@@ -87,13 +93,13 @@ def main(argv: list[str]) -> int:
         sys.stderr.write(f"drc: {loaded} are imported already; a change of impl would not show\n")
         return 4
     for line in sys.stdin:
-        number, text = json.loads(line)
+        job = json.loads(line)
         start = time.monotonic()
-        stage, words = _judged(module, text, seconds, kept)
-        sys.stdout.write(json.dumps([number, stage, words, time.monotonic() - start]) + "\n")
+        stage, words = _done(job, kept)
+        sys.stdout.write(json.dumps([job["number"], stage, words, time.monotonic() - start]) + "\n")
         sys.stdout.flush()
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv))
+    sys.exit(main())

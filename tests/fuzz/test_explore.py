@@ -27,9 +27,11 @@ from model.trace import format_row, parse
 PINS = {
     "counting": (648, 13314, 12),
     "calls": (4372, 28936, 12),
+    "transfers": (711, 3514, 11),
     "globals": (1102, 6930, 12),
     "storage": (698, 11409, 12),
     "segments": (106, 2716, 5),
+    "copies": (178, 7729, 8),
     "reentrancy": (1676, 26636, 13),
     "nesting": (20, 1156, 5),
     "sweeps": (2508, 12284, 15),
