@@ -126,6 +126,7 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
             | {Kind.TEARDOWN_INSTANCE, Kind.TEARDOWN_STORE, Kind.HOST_TABLE_GROW}
         ),
         destructors=1,
+        globals=1,
         table=1,
     ),
 }

@@ -38,7 +38,6 @@ _SHRINK_SECONDS: Final = 4.0
 _ENDLESS: Final = frozenset({"Hang"})
 """Each replay of these waits for a time limit, so they are not minimised."""
 _FIRST_TURN_SECONDS: Final = 0.5
-_CHECK_TIMES: Final = 4.0
 _UNMINIMISED_SECONDS: Final = 45.0
 """Minimising stops being worth its time."""
 
@@ -125,19 +124,20 @@ def atheris(orders: Orders, keep: Callable[[Outcome], None]) -> None:
 def check(orders: Orders, keep: Callable[[Outcome], None]) -> None:
     """Exhaustive search of all small scopes, in turns that get longer, until one is violated.
 
-    In turns, because most violations are shallow and nobody knows in which scope. All together have four times the usual time, which
-    on an idle machine is enough for all to be complete.
+    In turns, because most violations are shallow and nobody knows in which scope.
     """
     start = time.monotonic()
     searches = {scope: Search() for scope in CHECK_SCOPES}
     turn = _FIRST_TURN_SECONDS
-    while not all(search.complete for search in searches.values()) and time.monotonic() - start < _CHECK_TIMES * orders.seconds:
+    end = start + orders.seconds
+    while not all(search.complete for search in searches.values()) and time.monotonic() < end:
         for scope, search in searches.items():
-            if search.complete:
+            left = end - time.monotonic()
+            if search.complete or left <= 0:
                 continue
             limits = CHECK_SCOPES[scope]
             try:
-                explorer = Explorer(JointStates(limits, symmetry=True), search, Bounds(seconds=turn))
+                explorer = Explorer(JointStates(limits, symmetry=True), search, Bounds(seconds=min(turn, left)))
                 explorer.run()
             except (HarnessBroken, Verdict, Exception) as error:
                 if not isinstance(error, HarnessBroken) and raised_by_harness(error):

@@ -23,7 +23,8 @@ TRACES: Final = ROOT / "tests" / "traces"
 TESTS: Final = ROOT / "tests" / "impl"
 _TRACE_BYTES_MAX: Final = 10_000
 """Longer traces are thousands of times the same."""
-_SCOPES: Final = ("nesting", "segments", "globals", "faults", "storage", "sweeps", "counting", "calls", "reentrancy", "registry")
+_SCOPES: Final = ("nesting", "segments", "globals", "transfers", "copies", "faults", "storage", "sweeps")
+"""The scopes of exhaustive search that take a second at most."""
 _SEARCH_SECONDS: Final = 60.0
 _INPUTS: Final = 400
 _INPUT_BYTES: Final = 256

@@ -77,7 +77,8 @@ class Log:
     def _take(self, path: Path, number: int, line: bytes) -> None:
         try:
             said: dict[str, Any] = json.loads(line)
-            self.results[said.pop("key")] = Outcome(**said)
+            key = said.pop("key")
+            self.results[key] = Outcome(**said)
         except (ValueError, TypeError, KeyError, AttributeError) as error:
             raise CatalogueError(f"{path}: line {number} is no result of drc mutants") from error
 

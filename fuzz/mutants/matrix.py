@@ -30,8 +30,8 @@ ENGINES_WANTED: Final = 2
 """A mutant that fewer notice is a survivor."""
 _SLACK_SECONDS: Final = 300.0
 """Beyond an engine's own time: to start, to minimise, and for a machine that is shared."""
-_TIMES_OWN: Final = {"check": 4.0, "prove": 20.0}
-"""How often an engine may use its time: an exhaustive search has as many scopes."""
+_TIMES_OWN: Final = {"prove": 20.0}
+"""How often an engine may use its time."""
 _LAST_WORDS: Final = 300
 
 

@@ -1,16 +1,18 @@
-"""Upstream's oracle on our programs: run them without a model, and count at the end how many values were created and destroyed.
+"""Upstream's oracle: run programs without a model, and count at the end how many values were created and destroyed.
 
-A program is what a lockstep run on the mended code asked of its runtime, call by call, destructors' calls included. It is done
-again on a mutant by a host that knows nothing but two counters. What is missing is what makes the difference: nobody is asked
-after each step who may die, and nobody looks at counts, storage or the table's representation.
+A program is what a lockstep run on the mended code asked of its runtime, call by call. It is done again on a mutant by a host that
+knows nothing but two counters. What is missing is what makes the difference: nobody is asked after each step who may die, and
+nobody looks at counts, storage or the table's representation.
 
-Upstream's own fuzzers have no destructors that act and no failing allocations, so this oracle is given more than they have.
+As in upstream's own fuzzing, a destructor counts and does nothing else. So whether a call makes sense does not depend on when
+values die, and a crash is the mutant's doing. Failing allocations and walks that are cut short are more than upstream has.
 """
 
 from __future__ import annotations
 
 import marshal
 import time
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from fuzz.choosers import Seeded
@@ -31,8 +33,8 @@ if TYPE_CHECKING:
 
 Call = tuple[str, tuple[Any, ...], int, bool]
 """A method, its arguments, the number of the value that it makes (negative if none), and whether it raised."""
-Program = tuple[str, list[Call], dict[int, list[Call]], int]
-"""Header of the limits, calls, calls of each value's destructor by its number, values created."""
+Program = tuple[str, list[Call]]
+"""Header of the limits, and the calls."""
 
 RUNS_PER_SECOND: Final = 25
 """The random engine does about so many runs a second in lockstep, on a machine that is shared."""
@@ -65,7 +67,6 @@ _PLAIN: Final = frozenset(
 )
 _RAISING: Final = -2
 """In the place of the number of a value whose constructor raises."""
-_PANIC: Final = "panic"
 
 
 class _Tape:
@@ -77,31 +78,33 @@ class _Tape:
 
     def __init__(self, runtime: Runtime) -> None:
         self.runtime = runtime
-        self.calls: list[list[Call]] = [[]]
-        self.bodies: dict[int, list[Call]] = {}
+        self.calls: list[Call] = []
         self.numbers: dict[int, int] = {0: -1}
         self.made = 0
+        self.under_way = False
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401  # any method of a runtime
         method = getattr(self.runtime, name)
-        if name not in _REFS and name not in _PLAIN:
+        if self.under_way or (name not in _REFS and name not in _PLAIN):
             return method
         return lambda *args: self._do(name, method, args)
 
     def _do(self, name: str, method: Callable[..., Any], args: tuple[Any, ...]) -> Any:  # noqa: ANN401  # whatever the method returns
         places = _REFS.get(name, ())
         said = tuple(self._numbered(arg) if place in places else _plain(arg) for place, arg in enumerate(args))
-        calls = self.calls[-1]
-        index = len(calls)
+        calls = self.calls
         calls.append((name, said, -1, False))
+        self.under_way = True
         try:
             result = method(*args)
         except SimulatedError:
-            calls[index] = (name, said, calls[index][2], True)
+            calls[-1] = (name, said, calls[-1][2], True)
             raise
+        finally:
+            self.under_way = False
         if name == "new":
             self.numbers[result] = self.made
-            calls[index] = (name, said, self.made, False)
+            calls[-1] = (name, said, self.made, False)
             self.made += 1
         return result
 
@@ -131,43 +134,23 @@ class _Recorder(Driver):
         tape = _Tape(self.plain)
         self.runtime = tape  # type: ignore[assignment]  # it stands in for one
         self.run(Seeded(seed), operations_max)
-        return header(self.limits), tape.calls[0], tape.bodies, tape.made
+        return header(self.limits), tape.calls
 
     def construct(self, value: int, vtable: int) -> None:
         """See `Driver.construct`; a constructor that raises is part of the program."""
         try:
             super().construct(value, vtable)
         except Panicked:
-            # Nothing was asked since the call that makes the value.
-            calls = self._tape().calls[-1]
-            name, said, _made, _raised = calls[-1]
-            calls[-1] = (name, said, _RAISING, True)
+            tape: Any = self.runtime
+            name, said, _made, _raised = tape.calls[-1]
+            tape.calls[-1] = (name, said, _RAISING, True)
             raise
-
-    def destroy(self, externref: int) -> None:
-        """See `Driver.destroy`; what the destructor does belongs to its value."""
-        tape = self._tape()
-        number = tape.numbers[externref]
-        tape.calls.append([])
-        try:
-            super().destroy(externref)
-        except Panicked:
-            tape.calls[-1].append((_PANIC, (), -1, True))
-            raise
-        finally:
-            body = tape.calls.pop()
-            if body:
-                tape.bodies[number] = body
-
-    def _tape(self) -> _Tape:
-        tape: Any = self.runtime
-        return tape if isinstance(tape, _Tape) else _Tape(self.plain)
 
 
 def write_pool(path: Path, seconds: float, seed: int) -> int:
     """Record about as many runs as the random engine does in a time; return the number of calls.
 
-    They are the runs that it would do, but for operations that leak on purpose.
+    They are the runs that it would do, but for operations that leak on purpose and for what destructors do.
 
     Args:
         path: file to write.
@@ -180,7 +163,7 @@ def write_pool(path: Path, seconds: float, seed: int) -> int:
     with path.open("wb") as file:
         for index in range(max(1, round(seconds * RUNS_PER_SECOND))):
             plan = plan_of(limits, seed, index)
-            bounds = _without_leaks(plan.limits)
+            bounds = replace(plan.limits, kinds=plan.limits.kinds - _LEAKING, destructors=0)
             if bounds not in recorders:
                 recorders[bounds] = _Recorder(bounds)
             program = recorders[bounds].program(plan.seed, plan.operations_max)
@@ -189,32 +172,22 @@ def write_pool(path: Path, seconds: float, seed: int) -> int:
     return count
 
 
-def _without_leaks(limits: Limits) -> Limits:
-    from dataclasses import replace
-
-    return replace(limits, kinds=limits.kinds - _LEAKING)
-
-
 class _Abandoned(BaseException):
     """The program cannot go on: a call that raised when it was recorded does not, or the reverse. This is no finding."""
 
 
 class _Counting:
-    """A host that counts.
+    """A host that counts."""
 
-    Args:
-        program: what is done.
-    """
+    runtime: Runtime
 
-    def __init__(self, program: Program) -> None:
-        _header, self.calls, self.bodies, _made = program
+    def __init__(self) -> None:
         self.created = 0
         self.destroyed = 0
         self.done = 0
         self.raising = False
         self.abandoned = False
         self.addresses: dict[int, int] = {-1: 0}
-        self.numbers: dict[int, int] = {}
 
     def construct(self, _value: int, _vtable: int) -> None:
         """Count a value."""
@@ -222,18 +195,14 @@ class _Counting:
             raise Panicked
         self.created += 1
 
-    def destroy(self, externref: int) -> None:
-        """Count one less, and do what its destructor does."""
+    def destroy(self, _externref: int) -> None:
+        """Count one less. A fault that was armed for the operation under way is over, as in lockstep."""
         self.destroyed += 1
-        body = self.bodies.get(self.numbers.pop(externref, -1))
-        if body is not None:
-            self.perform(body)
+        self.runtime.calm()
 
     def perform(self, calls: list[Call]) -> None:
-        """Do calls. Raise `Panicked` at the end if they say so."""
+        """Do calls, and ignore what they answer."""
         for name, args, made, raised in calls:
-            if name == _PANIC:
-                raise Panicked
             self.done += 1
             self.raising = made == _RAISING
             places = _REFS.get(name, ())
@@ -248,14 +217,12 @@ class _Counting:
                 raise _Abandoned
             if made >= 0:
                 self.addresses[made] = result
-                self.numbers[result] = made
-
-    runtime: Runtime
 
     def _ref(self, arg: Any) -> Any:  # noqa: ANN401  # a number, or a list of them
         try:
             return self.addresses[arg] if isinstance(arg, int) else [self.addresses[number] for number in arg]
         except KeyError:
+            # Never made here.
             raise _Abandoned from None
 
 
@@ -276,7 +243,7 @@ def run_upstream(pool: Path, *, checked: bool) -> Outcome:
                 program: Program = marshal.load(file)  # noqa: S302  # our own file
             except EOFError:
                 break
-            host = _Counting(program)
+            host = _Counting()
             programs += 1
             outcome.verdict, outcome.text = _judge(program, host, runtimes, checked=checked)
             outcome.operations += host.done

@@ -36,7 +36,7 @@ PINS = {
     "nesting": (20, 1156, 5),
     "sweeps": (2508, 12284, 15),
     "registry": (4388, 24040, 16),
-    "faults": (720, 10887, 15),
+    "faults": (972, 15917, 16),
 }
 RESCUE_DEPTH = 7
 RESCUE_PIN = (420, 1660)
