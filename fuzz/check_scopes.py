@@ -43,6 +43,8 @@ def _scope(preset: str, kinds: frozenset[Kind], **bounds: int) -> Limits:
 CHECK_SCOPES: Final[dict[str, Limits]] = {
     # Values that own each other, leaks, panics, failing allocations; no Wasm.
     "counting": _scope("counting", SCOPES["counting"].kinds, objects=2, roots=2, fields=1, destructors=1),
+    # Blocks of several sizes and alignments beside each other.
+    "layouts": _scope("counting", frozenset({Kind.NEW, Kind.DROP}), objects=3, roots=3, layouts=4),
     # Two activations: functions, imports, traps and panics through both, walks that are cut short.
     "calls": _scope(
         "calls",
@@ -68,6 +70,14 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
         _PASSING
         | {Kind.TABLE_GET, Kind.TABLE_SET, Kind.TABLE_GROW, Kind.TABLE_FILL}
         | {Kind.HOST_TABLE_GET, Kind.HOST_TABLE_SET, Kind.HOST_TABLE_FILL, Kind.HOST_TABLE_GROW},
+        table=1,
+    ),
+    # A destructor looks at the slot that its value came from.
+    "slots": _scope(
+        "storage",
+        _PASSING | {Kind.TABLE_SET, Kind.TABLE_FILL, Kind.GLOBAL_SET} | {Kind.HOST_TABLE_SET, Kind.HOST_TABLE_GET, Kind.HOST_GLOBAL_GET},
+        destructors=1,
+        globals=1,
         table=1,
     ),
     # Element segments and what is copied from them. A segment gets its references from the value that initialises a global.
@@ -118,6 +128,8 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
     ),
     # Modules that touch, overlap and repeat each other.
     "registry": _scope("registry", _PASSING | {Kind.REGISTER, Kind.GC, Kind.TEARDOWN_STORE}, modules=5),
+    # A module that has the range of another, and other maps.
+    "modules": _scope("registry", frozenset({Kind.REGISTER, Kind.TEARDOWN_STORE}), modules=4, slots=2),
     # Every allocation fails once: values, instances half-built, tables that cannot grow, constructors that raise.
     "faults": _scope(
         "faults",

@@ -97,7 +97,7 @@ def try_all(gaps: Gaps, log: Log, seconds: float, jobs: int, say: Lines) -> None
     results: dict[int, Outcome] = {}
 
     def do(number: int, change: Change) -> None:
-        mutant = Mutant(f"{gaps.module}-{number}", gaps.module, "auto", "", "", gaps.text, change.text)
+        mutant = Mutant(gaps.module, gaps.module, "auto", "", "", gaps.text, change.text)
         key = key_of(mutant, "auto", seconds, 0, sources)
         outcome = log.results.get(key)
         if outcome is None:

@@ -23,16 +23,13 @@ TRACES: Final = ROOT / "tests" / "traces"
 TESTS: Final = ROOT / "tests" / "impl"
 _TRACE_BYTES_MAX: Final = 10_000
 """Longer traces are thousands of times the same."""
-_SCOPES: Final = ("nesting", "segments", "globals", "transfers", "copies", "faults", "storage", "sweeps")
+_SCOPES: Final = ("nesting", "segments", "globals", "transfers", "copies", "faults")
 """The scopes of exhaustive search that take a second at most."""
 _SEARCH_SECONDS: Final = 60.0
 _INPUTS: Final = 400
 _INPUT_BYTES: Final = 256
 _WIDE: Final = ("test_runtime.py", "test_invariants.py")
 """Unit tests that use all modules."""
-_READINGS: Final = ("test_readings.py",)
-_READ: Final = frozenset({"activations_table", "arena", "externref", "hash_set", "layout"})
-"""Modules that have other readings, and their tests, which are slow."""
 
 
 class Noticed(BaseException):
@@ -70,7 +67,6 @@ def judge(module: str, kept: list[Trace], seconds: float) -> tuple[str, str]:
         ("unit tests", lambda: _tests(*_WIDE)),
         ("check", _search),
         ("random", lambda: _campaign(seconds)),
-        ("unit tests", lambda: _tests(*(_READINGS if module in _READ else ()))),
     )
     for stage, run in stages:
         try:

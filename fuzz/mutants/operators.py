@@ -173,6 +173,12 @@ class _Edits:
             return
         if isinstance(node, ast.Import | ast.ImportFrom) or _for_people(node):
             return
+        value = getattr(node, "value", None)
+        if self.function and isinstance(node, ast.Assign | ast.Return) and isinstance(value, ast.Constant) and value.value == 1:
+            # A flag: whoever reads it asks whether it is 0.
+            yield self._replaced(value, "0")
+            yield self._replaced(node, "pass")
+            return
         if self.function and isinstance(node, _DELETED) and not (isinstance(node, ast.AnnAssign) and node.value is None):
             yield self._replaced(node, "pass")
         if isinstance(node, ast.AugAssign) and type(node.op) in _BINARIES:
