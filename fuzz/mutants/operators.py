@@ -4,8 +4,8 @@ The usual libraries do not fit. cosmic-ray knows no deleted statements and no fo
 client; mutmut makes a function and its mutants one function with a switch, which no reading of `impl` but the interpreted one
 could run. What they do to a syntax tree is the least of it, and `ast` says where everything is.
 
-What compiles to the same code as the original, or as an earlier change, is left out. So are texts for people: docstrings, messages,
-annotations.
+What compiles to the same code as the original, or as an earlier change, is left out. So are texts for people (docstrings, messages,
+annotations), a difference instead of a sum with a field's offset that is zero, and other numbers than 0 and 1 for a flag.
 """
 
 from __future__ import annotations
@@ -16,9 +16,14 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from fuzz.mutants.catalogue import ROOT
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
     from types import CodeType
+
+IMPLEMENTATION: Final = ROOT / "impl"
 
 _COMPARISONS: Final[dict[type[ast.cmpop], tuple[str, tuple[str, ...]]]] = {
     ast.Lt: ("<", ("<=", ">=")),
@@ -96,7 +101,10 @@ def changes(text: str) -> list[Change]:
         starts.append(starts[-1] + len(row))
     seen = {_fingerprint(text)}
     found: list[Change] = []
-    for edit in sorted(_Edits(data, starts).of(ast.parse(text)), key=lambda edit: (edit.start, edit.end, edit.after)):
+    tree = ast.parse(text)
+    for edit in sorted(
+        _Edits(data, starts, zero_names(tree, IMPLEMENTATION)).of(tree), key=lambda edit: (edit.start, edit.end, edit.after)
+    ):
         result = (data[: edit.start] + edit.after.encode() + data[edit.end :]).decode()
         try:
             fingerprint = _fingerprint(result)
@@ -109,6 +117,27 @@ def changes(text: str) -> list[Change]:
         line = data[: edit.start].count(b"\n") + 1
         found.append(Change(line, edit.function, data[edit.start : edit.end].decode(), edit.after, result))
     return found
+
+
+def zero_names(tree: ast.Module, folder: Path) -> frozenset[str]:
+    """Return the constants of a module that are zero, its own and those that it imports from its package.
+
+    Args:
+        tree: the module.
+        folder: of its package.
+    """
+    found = {
+        node.target.id
+        for node in tree.body
+        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and isinstance(node.value, ast.Constant)
+        if node.value.value == 0 and not isinstance(node.value.value, bool)
+    }
+    for node in tree.body:
+        path = folder / f"{node.module.rpartition('.')[2]}.py" if isinstance(node, ast.ImportFrom) and node.module else None
+        if isinstance(node, ast.ImportFrom) and path is not None and path.is_file():
+            known = zero_names(ast.parse(path.read_text(encoding="utf-8")), folder)
+            found |= {alias.asname or alias.name for alias in node.names if alias.name in known}
+    return frozenset(found)
 
 
 def _fingerprint(text: str) -> object:
@@ -127,9 +156,11 @@ class _Edits:
     Args:
         data: its text as bytes, which columns count.
         starts: position of each line.
+        zeros: names of zero.
     """
 
-    def __init__(self, data: bytes, starts: list[int]) -> None:
+    def __init__(self, data: bytes, starts: list[int], zeros: frozenset[str]) -> None:
+        self.zeros = zeros
         self.data = data
         self.starts = starts
         self.function = ""
@@ -204,7 +235,8 @@ class _Edits:
                 for new in news:
                     yield from self._between(left, right, old, new)
         elif isinstance(node, ast.BinOp) and type(node.op) in _BINARIES:
-            yield from self._between(node.left, node.right, *_BINARIES[type(node.op)])
+            if not (isinstance(node.right, ast.Name) and node.right.id in self.zeros):
+                yield from self._between(node.left, node.right, *_BINARIES[type(node.op)])
         elif isinstance(node, ast.BoolOp):
             words = ("and", "or") if isinstance(node.op, ast.And) else ("or", "and")
             for left, right in zip(node.values, node.values[1:], strict=False):
