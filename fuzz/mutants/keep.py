@@ -67,7 +67,9 @@ def keep(matrix: Matrix, folder: Path) -> list[str]:
 
 def _shortest(matrix: Matrix, mutant: Mutant, server: Server) -> str | None:
     """Return the text of the shortest trace, or None."""
-    found = [matrix.cell(mutant, engine) for engine in ENGINES if matrix.cell(mutant, engine).trace]
+    # Among equals that of the exhaustive search, whose bounds are the smallest.
+    engines = sorted(ENGINES, key=lambda engine: engine != "check")
+    found = [matrix.cell(mutant, engine) for engine in engines if matrix.cell(mutant, engine).trace]
     for trace in sorted((parse(outcome.trace) for outcome in found), key=lambda trace: len(trace.rows)):
         possible = Trace(trace.limits, _possible(trace))
         for checked in (False, True):
