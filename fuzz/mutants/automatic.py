@@ -33,6 +33,8 @@ MODULES: Final = (
     *("activation", "activations_table", "arena", "collector", "externref", "hash_set", "instance", "layout", "stack", "stack_maps"),
     *("store", "transfers"),
 )
+_SCATTER: Final = 0x9E37_79B1
+"""Its multiples, taken modulo 2^32, lie evenly."""
 EQUIVALENTS: Final = ROOT / "fuzz" / "equivalents.toml"
 
 
@@ -118,7 +120,9 @@ def try_all(gaps: Gaps, log: Log, seconds: float, jobs: int, say: Lines) -> None
         pool.submit(do, 0, first).result()
         if results[0].killed:
             raise HarnessFailure(f"{results[0].verdict} notices impl.{gaps.module} as it is: {results[0].text}")
-        for future in [pool.submit(do, number, change) for number, change in enumerate(todo, start=1)]:
+        # Scattered, so that a run that is cut short has tried a fair sample.
+        scattered = sorted(enumerate(todo, start=1), key=lambda pair: pair[0] * _SCATTER & 0xFFFF_FFFF)
+        for future in [pool.submit(do, number, change) for number, change in scattered]:
             future.result()
     except KeyboardInterrupt:
         gaps.interrupted = True

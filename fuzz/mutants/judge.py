@@ -28,8 +28,8 @@ _SCOPES: Final = ("nesting", "segments", "globals", "transfers", "copies", "faul
 _SEARCH_SECONDS: Final = 60.0
 _INPUTS: Final = 400
 _INPUT_BYTES: Final = 256
-_WIDE: Final = ("test_runtime.py", "test_invariants.py")
-"""Unit tests that use all modules."""
+_WIDE: Final = tuple(f"test_{name}.py" for name in ("runtime", "invariants", "collector", "instance", "externref", "hash_set", "stack"))
+"""Unit tests that are quick, most of which use several modules."""
 
 
 class Noticed(BaseException):
