@@ -172,7 +172,11 @@ def test_a_count_of_zero_that_is_given_up_aborts(world: World) -> None:
     """Compiled code cannot tell an abort from a panic but by the word `VERDICT`."""
     a = world.new()
     world.mem[a] = 0
-    for attempt in (lambda: ref.decrement_ref_count(world.mem, a), lambda: ref.drop(world.mem, world.host, a)):
+    attempts: list[Callable[[], None]] = [
+        lambda: ref.decrement_ref_count(world.mem, a),
+        lambda: ref.drop(world.mem, world.host, a),
+    ]
+    for attempt in attempts:
         world.mem[VERDICT] = 0
         with pytest.raises(Aborted):
             attempt()
