@@ -19,9 +19,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+import fuzz.mutants.hook as _hook  # noqa: F401  # before anything imports `impl`
 from fuzz.campaign import ENGINES, Task, run_campaign
 from fuzz.check_command import check
 from fuzz.findings import Finding, Origin, minimise, version, write
+from fuzz.mutants.command import mutants
 from fuzz.narrator import Telling, tell
 from fuzz.random_engine import RUNS_MAX, SEED_MAX
 from fuzz.releases.command import releases, replay_on
@@ -244,6 +246,11 @@ app.command(
     short_help="Prove what must hold for all sizes.",
     epilog="Example: drc prove lookup --second-solver",
 )(prove)
+
+app.command(
+    short_help="Put known defects back and see who notices.",
+    epilog="Example: drc mutants CVE-2021-39216 --engine random,check",
+)(mutants)
 
 
 # drc replay

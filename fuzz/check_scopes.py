@@ -43,6 +43,8 @@ def _scope(preset: str, kinds: frozenset[Kind], **bounds: int) -> Limits:
 CHECK_SCOPES: Final[dict[str, Limits]] = {
     # Values that own each other, leaks, panics, failing allocations; no Wasm.
     "counting": _scope("counting", SCOPES["counting"].kinds, objects=2, roots=2, fields=1, destructors=1),
+    # Blocks of several sizes and alignments beside each other.
+    "layouts": _scope("counting", frozenset({Kind.NEW, Kind.DROP}), objects=3, roots=3, layouts=4),
     # Two activations: functions, imports, traps and panics through both, walks that are cut short.
     "calls": _scope(
         "calls",
@@ -51,6 +53,8 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
         | {Kind.TRAP, Kind.CUT_WALK, Kind.PANIC},
         contexts=3,
     ),
+    # Two references cross from the host to Wasm in one transfer.
+    "transfers": _scope("calls", _PASSING, objects=2, roots=2, slots=2, arguments=2),
     # Every store to a global and every load from it, compiled and by the host.
     "globals": _scope(
         "storage",
@@ -68,6 +72,14 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
         | {Kind.HOST_TABLE_GET, Kind.HOST_TABLE_SET, Kind.HOST_TABLE_FILL, Kind.HOST_TABLE_GROW},
         table=1,
     ),
+    # A destructor looks at the slot that its value came from.
+    "slots": _scope(
+        "storage",
+        _PASSING | {Kind.TABLE_SET, Kind.TABLE_FILL, Kind.GLOBAL_SET} | {Kind.HOST_TABLE_SET, Kind.HOST_TABLE_GET, Kind.HOST_GLOBAL_GET},
+        destructors=1,
+        globals=1,
+        table=1,
+    ),
     # Element segments and what is copied from them. A segment gets its references from the value that initialises a global.
     "segments": _scope(
         "storage",
@@ -75,6 +87,13 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
         globals=1,
         table=1,
         segment=1,
+        arguments=0,
+    ),
+    # Ranges of one table that overlap.
+    "copies": _scope(
+        "storage",
+        frozenset({Kind.NEW, Kind.INSTANTIATE, Kind.HOST_TABLE_GROW, Kind.HOST_TABLE_COPY}),
+        table=3,
         arguments=0,
     ),
     # One value whose destructor may do two operations of any kind, those of the Wasm that it calls included.
@@ -109,6 +128,8 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
     ),
     # Modules that touch, overlap and repeat each other.
     "registry": _scope("registry", _PASSING | {Kind.REGISTER, Kind.GC, Kind.TEARDOWN_STORE}, modules=5),
+    # A module that has the range of another, and other maps.
+    "modules": _scope("registry", frozenset({Kind.REGISTER, Kind.TEARDOWN_STORE}), modules=4, slots=2),
     # Every allocation fails once: values, instances half-built, tables that cannot grow, constructors that raise.
     "faults": _scope(
         "faults",
@@ -117,6 +138,7 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
             | {Kind.TEARDOWN_INSTANCE, Kind.TEARDOWN_STORE, Kind.HOST_TABLE_GROW}
         ),
         destructors=1,
+        globals=1,
         table=1,
     ),
     # What `bench/peers` says in TLA+ and Promela: one global, transfers that collect, destructors that act. Two values are 92,696 states.

@@ -53,7 +53,9 @@ def test_a_kept_trace_is_small_enough_and_states_a_fact(name: str) -> None:
 def test_each_group_has_traces() -> None:
     """An empty folder would pass every other test."""
     groups = [name.partition("/")[0] for name in NAMES]
-    assert {group: groups.count(group) > 3 for group in groups} == dict.fromkeys(["advisories", "defects", "rules", "upstream"], True)
+    assert {group: groups.count(group) > 3 for group in groups} == dict.fromkeys(
+        ["advisories", "defects", "mutants", "rules", "upstream"], True
+    )
 
 
 def test_the_short_traces_show_every_sometimes_property_and_every_kind() -> None:

@@ -32,10 +32,12 @@ class _Recorder:
         result: where to count.
         end: when to stop looking, as `time.monotonic` tells it.
         runs: most examples.
+        shrink_seconds: how long a finding is shrunk.
     """
 
-    def __init__(self, result: EngineResult, end: float, runs: int | None) -> None:
+    def __init__(self, result: EngineResult, end: float, runs: int | None, shrink_seconds: float) -> None:
         self.result = result
+        self.shrink_seconds = shrink_seconds
         self.end = end
         self.runs = runs
         self.limits = result.limits
@@ -61,7 +63,7 @@ class _Recorder:
             return
         if smallest is None:
             self.result.limits = self.limits
-            self.end = time.monotonic() + SHRINK_SECONDS_MAX
+            self.end = time.monotonic() + self.shrink_seconds
         if smallest is None or (divergence.verdict == smallest.verdict and _size(divergence) < _size(smallest)):
             self.result.finding = divergence
 
@@ -71,8 +73,17 @@ def _size(divergence: Divergence) -> tuple[int, int]:
     return len(rows), sum(value for row in rows for value in row[1:]) + sum(map(len, rows))
 
 
-def run_hypothesis(limits: Limits, *, seconds: float, runs: int | None, seed: int, max_steps: int, checked: bool = True) -> EngineResult:
-    """Run the runtime machine; a finding is shrunk for `SHRINK_SECONDS_MAX` more at most.
+def run_hypothesis(
+    limits: Limits,
+    *,
+    seconds: float,
+    runs: int | None,
+    seed: int,
+    max_steps: int,
+    checked: bool = True,
+    shrink_seconds: float = SHRINK_SECONDS_MAX,
+) -> EngineResult:
+    """Run the runtime machine; a finding is shrunk for some seconds more.
 
     The first batch uses the limits as they are, every other one a variant of them. What a batch does follows from the seed
     and the number of the batch, so without a bound of time the whole result does.
@@ -84,6 +95,7 @@ def run_hypothesis(limits: Limits, *, seconds: float, runs: int | None, seed: in
         seed: any int.
         max_steps: most rules in an example.
         checked: whether to use the checked memory.
+        shrink_seconds: how long a finding is shrunk at most.
 
     Raises:
         MissingExtra: Hypothesis is not installed.
@@ -92,7 +104,7 @@ def run_hypothesis(limits: Limits, *, seconds: float, runs: int | None, seed: in
         raise MissingExtra("hypothesis", "fuzz")
     start = time.monotonic()
     result = EngineResult(limits, checked=checked)
-    recorder = _Recorder(result, start + seconds, runs)
+    recorder = _Recorder(result, start + seconds, runs, shrink_seconds)
     batch = 0
     try:
         while result.finding is None and not recorder.done():

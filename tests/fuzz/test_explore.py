@@ -26,15 +26,20 @@ from model.trace import format_row, parse
 # States, transitions and depth of each scope that is searched to its end.
 PINS = {
     "counting": (648, 13314, 12),
+    "layouts": (840, 3255, 15),
     "calls": (4372, 28936, 12),
+    "transfers": (711, 3514, 11),
     "globals": (1102, 6930, 12),
     "storage": (698, 11409, 12),
+    "slots": (450, 5327, 10),
     "segments": (106, 2716, 5),
+    "copies": (178, 7729, 8),
     "reentrancy": (1676, 26636, 13),
     "nesting": (20, 1156, 5),
     "sweeps": (2508, 12284, 15),
     "registry": (4388, 24040, 16),
-    "faults": (720, 10887, 15),
+    "modules": (11, 55, 2),
+    "faults": (972, 15917, 16),
     "peers": (628, 3154, 11),
 }
 RESCUE_DEPTH = 7
@@ -93,7 +98,7 @@ def test_a_frontier_takes_few_bytes() -> None:
     assert found.parents.itemsize + found.ordinals.itemsize <= 16
 
 
-@pytest.mark.parametrize(("name", "states"), [("counting", 1842), ("nesting", 46), ("sweeps", 3564), ("faults", 720)])
+@pytest.mark.parametrize(("name", "states"), [("counting", 1842), ("nesting", 46), ("sweeps", 3564), ("faults", 972)])
 def test_symmetry_saves_states_and_shows_the_same(searched: dict[str, Search], name: str, states: int) -> None:
     """Two values can be named in two ways, and lie in two ways. One value has only one."""
     whole = search(CHECK_SCOPES[name], symmetry=False).search

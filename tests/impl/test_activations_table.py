@@ -294,3 +294,12 @@ def test_counts_are_those_of_a_list_and_a_set(steps: list[tuple[str, Any]]) -> N
         assert bench.word(OVER, LENGTH) == len(over)
         assert bench.word(PRECISE, LENGTH) == bench.word(SWEEPING, CAPACITY) == 0
     assert bench.destroyed == []
+
+
+def test_slots_that_a_sweep_has_emptied_are_no_entries() -> None:
+    """While a sweep runs the finger is at the end, and slots below it are null."""
+    bench = Bench()
+    a = bench.refs[0]
+    assert try_insert(bench.mem, bench.table, a) == 1
+    bench.mem[bench.table + NEXT] = bench.word(END)
+    assert list(elements(bench.mem, bench.table)) == [a]

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from impl.activations_table import COLLECTING
+from impl.collector import reserve
 from impl.errors import Aborted, Panicked
+from impl.header import REGISTRY, TABLE
 
 if TYPE_CHECKING:
     from tests.impl.conftest import MakeStory, Story
@@ -278,3 +280,14 @@ def test_upstream_many_reads_of_one_element_collect_by_themselves(make_story: Ma
     rt.gc()
     assert rt.strong_count(a) == 1
     story.check({a: 0})
+
+
+@pytest.mark.parametrize(("wanted", "collects"), [(0, False), (1, False), (2, False), (3, True)])
+def test_room_is_made_only_if_there_is_not_enough(wanted: int, collects: bool, make_story: MakeStory) -> None:
+    story = make_story(chunk=4)
+    rt, mem = story.rt, story.rt.memory
+    refs = (rt.new(0), rt.new(0))
+    rt.call_wasm(0, CODE, refs)
+    rt.return_to_host(())
+    reserve(mem, story.host, mem[TABLE], mem[REGISTRY], wanted)
+    assert story.host.destroyed == (list(refs) if collects else [])

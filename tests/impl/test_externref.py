@@ -168,15 +168,31 @@ def test_a_value_too_large_for_any_layout_is_refused(world: World) -> None:
         ref.new_with(world.mem, world.host, huge)
 
 
+def test_a_count_of_zero_that_is_given_up_aborts(world: World) -> None:
+    """Compiled code cannot tell an abort from a panic but by the word `VERDICT`."""
+    a = world.new()
+    world.mem[a] = 0
+    attempts: list[Callable[[], None]] = [
+        lambda: ref.decrement_ref_count(world.mem, a),
+        lambda: ref.drop(world.mem, world.host, a),
+    ]
+    for attempt in attempts:
+        world.mem[VERDICT] = 0
+        with pytest.raises(Aborted):
+            attempt()
+        assert (world.mem[a], world.mem[VERDICT], world.host.destroyed) == (0, VERDICT_ABORTED, [])
+
+
 def test_an_overflowing_count_aborts_and_is_not_caught_as_a_panic(world: World) -> None:
     a = world.new()
     world.mem[a] = COUNT_MAX - 1
     ref.increment_ref_count(world.mem, a)
     for attempt in (ref.clone, ref.increment_ref_count, ref.clone_from_raw):
+        world.mem[VERDICT] = 0
         with pytest.raises(Aborted):
             attempt(world.mem, a)
+        assert world.mem[VERDICT] == VERDICT_ABORTED
     assert world.mem[a] == COUNT_MAX
-    assert world.mem[VERDICT] == VERDICT_ABORTED
     outer = world.new(0)
     world.host.during[outer] = lambda: ref.increment_ref_count(world.mem, a)
     with pytest.raises(Aborted):

@@ -39,6 +39,34 @@ def test_rounding_is_the_least_multiple_or_a_refusal(n: int, align: int) -> None
         assert round_up_to_align(n, align, limit) == expected
 
 
+@pytest.mark.parametrize("limit", [127, 255])
+def test_rounding_is_right_up_to_the_very_limit(limit: int) -> None:
+    for align in (1, 2, 8, 64, 128):
+        for n in range(limit + 1):
+            if n + align - 1 > limit:
+                with pytest.raises(AllocationFailed, match="too large"):
+                    round_up_to_align(n, align, limit)
+            else:
+                assert round_up_to_align(n, align, limit) == -(-n // align) * align
+
+
+@pytest.mark.parametrize("pointer", [4, 8])
+@pytest.mark.parametrize("align", [1, 4, 8, 16, 1 << 20])
+def test_a_layout_is_right_up_to_the_very_limit(align: int, pointer: int) -> None:
+    limit = 2 ** (8 * pointer - 1) - 1
+    wider = max(align, pointer)
+    largest = (limit // wider) * wider - 3 * pointer
+    accepted = [size for size in range(largest - 9, largest + 10) if -(-size // pointer) * pointer + 3 * pointer <= limit - wider + 1]
+    assert accepted == list(range(largest - 9, largest + 1))
+    for size in range(largest - 9, largest + 10):
+        if size in accepted:
+            footer = -(-size // pointer) * pointer
+            assert layout_for_pointer(size, align, pointer) == (footer + 3 * pointer, wider, footer)
+        else:
+            with pytest.raises(AllocationFailed):
+                layout_for_pointer(size, align, pointer)
+
+
 @given(SIZES, ALIGNS, st.sampled_from([4, 8]))
 def test_a_layout_fits_and_is_aligned_or_is_refused(size: int, align: int, pointer: int) -> None:
     limit = 2 ** (8 * pointer - 1) - 1

@@ -17,6 +17,7 @@ from impl.stack_maps import (
     ENTRY_COUNT,
     ENTRY_WORDS,
     MAPPED_WORDS,
+    MAPPED_WORDS_MAX,
     MODULE_WORDS,
     MODULES,
     MODULES_COUNT,
@@ -26,6 +27,7 @@ from impl.stack_maps import (
     StackMap,
     StackMapInformation,
     StackMapRegistry,
+    image_row,
     image_words,
     lookup_stack_map,
     register_stack_maps,
@@ -317,3 +319,15 @@ def test_handles_speak_the_types_of_the_specification() -> None:
         live.get_bit(3)
     with pytest.raises(ValueError, match="63"):
         StackMap.from_slice([True] * 64)
+
+
+@pytest.mark.parametrize("mapped_words", [0, 1, MAPPED_WORDS_MAX])
+def test_a_map_covers_any_number_of_words_up_to_its_bound(mapped_words: int) -> None:
+    bits = (1 << mapped_words) - 1
+    assert image_row([(8, 16, ((0, mapped_words, bits),))]) == [1, 8, 16, 1, 0, mapped_words, bits]
+
+
+@pytest.mark.parametrize("mapped_words", [-1, MAPPED_WORDS_MAX + 1])
+def test_a_map_covers_no_more_and_no_less(mapped_words: int) -> None:
+    with pytest.raises(ValueError, match=f"a stack map covers 0 to 63 words, not {mapped_words}"):
+        image_row([(8, 16, ((0, mapped_words, 0),))])
