@@ -73,10 +73,6 @@ def _has(*kinds: int) -> Callable[[Built], bool]:
     return lambda built: set(kinds) <= _kinds(built)
 
 
-def _initial_reference(built: Built) -> bool:
-    return any(item.row[0] == Kind.INSTANTIATE and item.row[2] >= 0 for item in built.recipe.items)
-
-
 def _passes_twice(built: Built) -> bool:
     """Say whether references go from the host to Wasm more than once."""
     actions = [action for part in (built.program.script, *built.program.imports) for action in part]

@@ -242,6 +242,18 @@ def moves_two(*, fills: int, collects: bool) -> Built:
     return built
 
 
+def passes_twice() -> Built:
+    """An import hands back what it was given."""
+    rows = (
+        (Kind.NEW, 0),
+        (Kind.INSTANTIATE, 0, NULL, 0, 0),
+        (Kind.CALL_WASM, 0, 0, 0),
+        (Kind.CALL_IMPORT, 0, 0),
+        (Kind.RETURN_IMPORT, 0),
+    )
+    return build(Recipe(LIMITS, tuple(Item(row) for row in rows)))
+
+
 CRASH = Verdict("crash SIGSEGV", "")
 
 
@@ -255,6 +267,8 @@ CRASH = Verdict("crash SIGSEGV", "")
         (moves_two(fills=511, collects=False), Verdict(oracle.LEAK, ""), "0.29.0", [], None),
         (moves_two(fills=1, collects=False), CRASH, "0.38.0", ["0.38.0"], "CVE-2022-31146"),
         (moves_two(fills=511, collects=True), CRASH, "50.0.1", ["50.0.1"], None),
+        (passes_twice(), Verdict(oracle.LATE, ""), "42.0.0", ["36.0.0", "42.0.0"], "wt#13166"),
+        (passes_twice(), Verdict(oracle.LATE, ""), "42.0.0", ["30.0.0", "42.0.0"], None),
     ],
 )
 def test_what_is_known_is_named_only_where_releases_and_operations_fit(
