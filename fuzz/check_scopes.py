@@ -171,7 +171,7 @@ DEEP_SCOPES: Final[dict[str, Limits]] = {
 
 DEEP_COUNTS: Final[dict[str, tuple[int, int, int]]] = {
     "deep-calls": (81_748, 483_802, 24),
-    "deep-globals": (0, 0, 0),
+    "deep-globals": (46_658, 424_136, 17),
     "deep-storage": (126_063, 3_186_008, 22),
     "deep-destructors": (92_696, 677_398, 29),
 }
