@@ -38,7 +38,12 @@ PINS = {
     "rescue": (352, 815, 17),
     "sweeps": (460, 1912, 12),
     "registry": (314, 1300, 8),
-    "faults": (156, 496, 8),
+    "layouts": (27, 59, 10),
+    "transfers": (223, 900, 10),
+    "slots": (302, 1271, 8),
+    "copies": (70, 1191, 6),
+    "modules": (9, 41, 2),
+    "faults": (236, 689, 8),
     "peers": (169, 432, 7),
 }
 SYMMETRIC = {"counting": 1006, "nesting": 78, "rescue": 192, "sweeps": 276}
