@@ -22,7 +22,7 @@ import typer
 import fuzz.mutants.hook as _hook  # noqa: F401  # before anything imports `impl`
 from fuzz.campaign import ENGINES, Task, run_campaign
 from fuzz.check_command import check
-from fuzz.findings import Finding, Origin, minimise, version, write
+from fuzz.findings import Finding, Origin, minimise, unwritable, version, write
 from fuzz.mutants.command import mutants
 from fuzz.narrator import Telling, tell
 from fuzz.random_engine import RUNS_MAX, SEED_MAX
@@ -169,13 +169,9 @@ def _chosen(word: str, what: str, names: tuple[str, ...]) -> tuple[str, ...]:
 
 def _check_folder(folder: Path) -> None:
     """Refuse a folder that no finding could be written to, before the work is done."""
-    there = folder
-    while not there.exists() and there != there.parent:
-        there = there.parent
-    if not there.is_dir():
-        raise BadInput(f"--findings {folder}: {there} is no folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        raise BadInput(f"--findings {folder}: {there} cannot be written to")
+    why = unwritable(folder)
+    if why:
+        raise BadInput(f"--findings {folder}: {why}")
 
 
 def _finding(campaign: Campaign, progress: Progress) -> Finding | None:

@@ -18,7 +18,7 @@ from fuzz.check_report import CheckProgress, Told, as_json, model_story, print_r
 from fuzz.check_scopes import CHECK_SCOPES, DEEP_SCOPES
 from fuzz.checkpoint import CheckpointError, load, purpose, save
 from fuzz.explore import Bounds, Explorer, Search, SearchLoop
-from fuzz.findings import Finding, Origin, write
+from fuzz.findings import Finding, Origin, unwritable, write
 from fuzz.graph import SUFFIXES, Graph, TooLarge
 from fuzz.model_search import ModelExplorer
 from fuzz.model_states import ModelStates
@@ -75,6 +75,8 @@ def check(
     limits = _limits(scope, limit or [])
     if max_seconds is not None and not math.isfinite(max_seconds):
         raise typer.BadParameter(f"--max-seconds {max_seconds} is no time")
+    if why := unwritable(findings):
+        raise typer.BadParameter(f"--findings {findings}: {why}")
     if dump is not None and (dump.suffix not in SUFFIXES or not dump.parent.is_dir() or resume):
         raise typer.BadParameter(f"--dump {dump}: needs a folder that is there, a name in {' or '.join(SUFFIXES)}, and a whole search")
     if not model_only and (jobs > 1 or finale):

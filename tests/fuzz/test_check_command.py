@@ -217,3 +217,10 @@ def test_a_graph_that_nobody_can_look_at_is_refused(
     assert drc.main(["check", "--scope", "nesting", "--dump", str(tmp_path / "graph.dot")]) == 2
     assert "too large to be dumped" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_no_finding_can_be_written_to_is_refused_before_the_search(capsys: pytest.CaptureFixture[str]) -> None:
+    assert drc.main(["check", "--scope", "nesting", "--findings", "/dev/null/findings"]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "--findings /dev/null/findings: /dev/null is no folder" in err
