@@ -43,7 +43,7 @@ PANIC_POLLS: Final = 8
 """Silent polls after which a process that has panicked is given up."""
 START_SECONDS_MAX: Final = 120.0
 POLL_SECONDS: Final = 0.25
-IDLE_FACTOR: Final = 6
+IDLE_FACTOR: Final = 1
 """A process may be idle so many times as long as it may run: it waits for nothing but a lock that nobody gives back."""
 DATA_BYTES_MAX: Final = 4 << 30
 """Writable private memory of a process. Reserved address space does not count: engines reserve hundreds of gigabytes."""
@@ -61,7 +61,7 @@ class Settings:
     """How programs are run.
 
     Args:
-        program_seconds: processor time that one program may take; a process that is idle is given up after six times as long.
+        program_seconds: processor time that one program may take; a process that is idle for as long, while a processor was to be had, is given up.
         programs_max: programs of one process. Engines of some releases keep a few mappings for each store that is gone.
         opt_level: of the compiler: `none`, `speed` or `speed_and_size`.
         checked_allocator: whether the C library's checks are preloaded. Slower, but names the first wrong free.
