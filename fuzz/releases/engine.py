@@ -61,7 +61,7 @@ class Settings:
     """How programs are run.
 
     Args:
-        program_seconds: processor time that one program may take; a process that is idle for as long, while a processor was to be had, is given up.
+        program_seconds: processor time that one program may take; a process that is idle for as long is given up.
         programs_max: programs of one process. Engines of some releases keep a few mappings for each store that is gone.
         opt_level: of the compiler: `none`, `speed` or `speed_and_size`.
         checked_allocator: whether the C library's checks are preloaded. Slower, but names the first wrong free.
