@@ -161,7 +161,7 @@ DEEP_SCOPES: Final[dict[str, Limits]] = {
         roots=2,
     ),
     # Two values in two globals, with copies in both hands of the host.
-    "deep-globals": replace(CHECK_SCOPES["globals"], objects=2, roots=3, globals=2),
+    "deep-globals": replace(CHECK_SCOPES["globals"], objects=2, roots=3, globals=2, chunk=2),
     # Two values, tables of two elements.
     "deep-storage": replace(CHECK_SCOPES["storage"], objects=2, roots=2, table=2),
     # Two values whose destructors act: insert, collect, load, store.
@@ -171,7 +171,7 @@ DEEP_SCOPES: Final[dict[str, Limits]] = {
 
 DEEP_COUNTS: Final[dict[str, tuple[int, int, int]]] = {
     "deep-calls": (81_748, 483_802, 24),
-    "deep-globals": (46_658, 424_136, 17),
+    "deep-globals": (107_650, 978_760, 20),
     "deep-storage": (126_063, 3_186_008, 22),
     "deep-destructors": (92_696, 677_398, 29),
 }
