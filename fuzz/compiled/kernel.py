@@ -1,6 +1,6 @@
 """The loops that never leave compiled code: one step from a restored state, and the search that goes on from there.
 
-This text is translated like that of the driver. Nothing runs it interpreted: the interpreted search is `fuzz.explore`, its oracle.
+This text is translated like that of the driver. The interpreted search is `fuzz.explore`, its oracle.
 
 A search has a *control* row of words, so that it can be left and taken up again at any step: when a table is full, when time is up,
 when something is found. Digests are sums of hashes of the words that differ from the first state's, so that what has not changed

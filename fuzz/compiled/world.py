@@ -36,15 +36,11 @@ _REGISTER_NAMES: Final = (
     "thorough",
     "_cells",
     "_frame_words",
-    # What was raised last, and what ended the run.
-    "outcome",
+    # What ended the run; 0 while nothing has.
     "verdict",
     # The chooser.
-    "mode",
     "digit",
     "digits",
-    "choices_max",
-    "generator",
     "last_kind",
     "state_words",
     "memory_words",
