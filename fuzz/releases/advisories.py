@@ -148,10 +148,12 @@ class Found:
         number: of the module in the campaign.
         profile: that it was drawn with, an index.
         operations: items of the program as it was found.
-        seconds: from the beginning of the release's campaign until it was found and minimised.
+        seconds: from the beginning of the release's campaign until it was minimised.
         first: what the program showed as it was found.
         built, verdict: the smallest program, and what it shows.
         stderr: what the process wrote then.
+        seen: seconds from the beginning until the program as it was found had shown it.
+        processor: processor time of the worker and its engine in `seconds`.
     """
 
     release: str
@@ -163,6 +165,8 @@ class Found:
     built: Built
     verdict: Verdict
     stderr: str
+    seen: float = 0.0
+    processor: float = 0.0
 
     @property
     def size(self) -> int:

@@ -181,6 +181,7 @@ def print_report(campaign: Campaign, folders: Sequence[str]) -> None:
     with console.capture() as text:
         console.print(matrix(campaign.cells))
     lines = [line.rstrip() for line in text.get().splitlines()]
+    lines += _times_told(campaign)
     for sighting, folder in zip(campaign.sightings, folders, strict=True):
         lines += ["", *story(sighting, len(campaign.folders)), *([f"  folder:        {folder}"] if folder else [])]
     if not campaign.sightings:
@@ -189,8 +190,40 @@ def print_report(campaign: Campaign, folders: Sequence[str]) -> None:
         typer.echo(line)
 
 
+def _times_told(campaign: Campaign) -> list[str]:
+    """Say when the first finding of each verdict was there, and how dear a program was."""
+    if campaign.seconds is None:
+        return []
+    lines = [""]
+    for cell in campaign.cells:
+        rate = cell.programs / cell.seconds if cell.seconds else 0
+        each = f"{1000 * cell.processor / cell.programs:.1f} ms of processor time each" if cell.programs else "nothing was run"
+        lines.append(f"{cell.release}: {rate:,.0f} programs/s, {each}")
+        for found in cell.firsts:
+            when = f"first seen at {found.seen:.1f} s, minimised at {found.seconds:.1f} s"
+            lines.append(f"  {found.verdict.kind}: {when} ({found.processor:.1f} s of processor time)")
+    return lines
+
+
+def _times(cell: Cell) -> dict[str, Any]:
+    """The same for a program."""
+    return {
+        "seconds": round(cell.seconds, 3),
+        "processor_seconds": round(cell.processor, 3),
+        "first": [
+            {
+                "verdict": found.verdict.kind,
+                "seen": round(found.seen, 3),
+                "minimised": round(found.seconds, 3),
+                "processor_seconds": round(found.processor, 3),
+            }
+            for found in cell.firsts
+        ],
+    }
+
+
 def as_json(campaign: Campaign, folders: Sequence[str]) -> dict[str, Any]:
-    """Return a campaign as a JSON object without times."""
+    """Return a campaign as a JSON object. Times are told where time bounds it; else the same campaign gives the same bytes."""
     return {
         "seed": campaign.seed,
         "interrupted": campaign.interrupted,
@@ -200,6 +233,7 @@ def as_json(campaign: Campaign, folders: Sequence[str]) -> dict[str, Any]:
                 "programs": cell.programs,
                 "verdicts": dict(sorted(cell.verdicts.items())),
                 "minimised": [[found.number, str(found.verdict)] for found in cell.found],
+                **({} if campaign.seconds is None else _times(cell)),
             }
             for cell in campaign.cells
         ],

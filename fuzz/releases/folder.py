@@ -82,6 +82,8 @@ def _source(source: list[Any]) -> str:
         return f"a global that holds {_value(rest[0])}"
     if kind == "fresh":
         return f"a table of {rest[0]} that holds {_value(rest[1])}"
+    if kind == "host":
+        return "a function of the host that is never called"
     return f"{rest[1]} of instance {rest[0]}"
 
 

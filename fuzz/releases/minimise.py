@@ -15,12 +15,12 @@ from fuzz.releases.recipe import Item, Recipe, form_of
 from model.ops import BY_KIND, NULL, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from fuzz.releases.oracle import Verdict
 
-    Judge = Callable[[Sequence[Built]], Iterator[Verdict | None]]
-    """Runs programs in order and yields a verdict for each, lazily: what is not asked for need not be run."""
+    Judge = Callable[[Built], Verdict | None]
+    """Runs a program and judges it."""
 
 MEMORY: Final = "memory"
 """The family of verdicts that say memory is, or would be, corrupt."""
@@ -28,6 +28,8 @@ RUNS_MAX: Final = 2000
 """Programs that minimising may run."""
 HISTORY: Final = 8
 """Smaller programs that are tried again, the smallest first, when one does not show the finding each time."""
+STEADY: Final = 2
+"""Times that the smallest program has to show the finding again."""
 _QUIET: Final = frozenset({oracle.LEAK, oracle.LATE, oracle.WRONG_SIZE, oracle.NO_TRAP})
 
 
@@ -42,7 +44,7 @@ def family(verdict: Verdict | None) -> str:
         return ""
     if verdict.kind in _QUIET:
         return verdict.kind
-    return "hang" if verdict.kind.startswith("hang") else MEMORY
+    return oracle.HANG if verdict.kind == oracle.HANG else MEMORY
 
 
 @dataclass(slots=True)
@@ -59,30 +61,40 @@ class Minimised:
     verdict: Verdict
     runs: int
 
+    @property
+    def shown(self) -> tuple[Built, Verdict]:
+        """The program and what it shows."""
+        return self.built, self.verdict
 
-def minimise(built: Built, verdict: Verdict, judge: Judge, *, stop: Callable[[], bool] = lambda: False) -> Minimised:
+
+def minimise(
+    built: Built, verdict: Verdict, judge: Judge, *, again: Judge | None = None, stop: Callable[[], bool] = lambda: False
+) -> Minimised:
     """Cut a program down.
 
     Args:
         built: shows the verdict.
         verdict: what it shows.
         judge: runs programs on the release.
+        again: the same in a process that has run nothing before, as it will be when a person runs the program.
         stop: asked between runs; True ends the work with the smallest program so far.
     """
-    return _Minimiser(Minimised(built, verdict, 0), judge, stop).run()
+    return _Minimiser(Minimised(built, verdict, 0), judge, again or judge, stop).run()
 
 
 class _Minimiser:
     """Work under way: the smallest program so far."""
 
-    def __init__(self, best: Minimised, judge: Judge, stop: Callable[[], bool]) -> None:
+    def __init__(self, best: Minimised, judge: Judge, again: Judge, stop: Callable[[], bool]) -> None:
         self.best = best
         self.judge = judge
+        self.again = again
         self.stop = stop
         self.family = family(best.verdict)
         self.history = [(best.built, best.verdict)]
 
     def run(self) -> Minimised:
+        self.prefix()
         while True:
             before = self.best.built.recipe
             self.without_pieces()
@@ -94,17 +106,32 @@ class _Minimiser:
     def steady(self) -> Minimised:
         """Return the smallest program that shows the finding twice more: what freed memory holds is chance, a little."""
         for built, verdict in reversed(self.history[-HISTORY:]):
-            if all(family(again) == self.family for again in self.judge([built, built])):
+            if all(family(self.again(built)) == self.family for _ in range(STEADY)):
                 self.best.built, self.best.verdict = built, verdict
                 break
         return self.best
 
+    def prefix(self) -> None:
+        """Find a short beginning that shows the finding, by halves: what comes after it happened is of no use."""
+        low, high = 0, len(self.best.built.recipe.items)
+        while low + 1 < high:
+            middle = (low + high) // 2
+            whole = self.best.built.recipe
+            if self.shows(replace(whole, items=whole.items[:middle])):
+                high = min(middle, len(self.best.built.recipe.items))
+            else:
+                low = middle
+
     def without_pieces(self) -> None:
-        """Take out pieces of half the items, a quarter, and so on down to one."""
+        """Take out pieces of half the items, a quarter, and so on down to one, the last ones first."""
         size = max(1, len(self.best.built.recipe.items) // 2)
         while True:
-            while self.first(_without(self.best.built.recipe, size)):
-                size = min(size, max(1, len(self.best.built.recipe.items) // 2))
+            end = len(self.best.built.recipe.items)
+            while end > 0 and not self.over():
+                whole = self.best.built.recipe
+                self.shows(replace(whole, items=whole.items[: max(0, end - size)] + whole.items[end:]))
+                # What could not be done any more is gone as well.
+                end = min(end - size, len(self.best.built.recipe.items))
             if size == 1:
                 return
             size //= 2
@@ -116,23 +143,26 @@ class _Minimiser:
 
     def first(self, candidates: Iterator[Recipe]) -> bool:
         """Keep the first candidate that shows the finding still; say whether there is one."""
-        if self.stop() or self.best.runs >= RUNS_MAX:
+        return any(self.shows(candidate) for candidate in candidates)
+
+    def shows(self, candidate: Recipe) -> bool:
+        """Keep a candidate if it is smaller and shows the finding still; say whether it is."""
+        if self.over():
             return False
-        current = self.best.built.recipe
-        builts: list[Built] = []
-        for candidate in candidates:
-            built = build(candidate, len(builts))
-            if _weight(built.recipe) < _weight(current):
-                builts.append(built)
-        for built, verdict in zip(builts, self.judge(builts), strict=False):
-            self.best.runs += 1
-            if verdict is not None and family(verdict) == self.family:
-                self.best.built, self.best.verdict = built, verdict
-                self.history.append((built, verdict))
-                return True
-            if self.stop():
-                break
-        return False
+        built = build(candidate)
+        if _weight(built.recipe) >= _weight(self.best.built.recipe):
+            return False
+        self.best.runs += 1
+        verdict = self.judge(built)
+        if verdict is None or family(verdict) != self.family:
+            return False
+        self.best.built, self.best.verdict = built, verdict
+        self.history.append((built, verdict))
+        return True
+
+    def over(self) -> bool:
+        """Say whether there is no time left."""
+        return self.best.runs >= RUNS_MAX or self.stop()
 
 
 def _weight(candidate: Recipe) -> tuple[int, ...]:
@@ -195,8 +225,13 @@ def _smaller(whole: Recipe) -> Iterator[Recipe]:
                     yield _changed(whole, index, replace(item, row=(*row[:position], number, *row[position + 1 :])))
             continue
         first = 1 + len(BY_KIND[row[0]].operands)
+        if len(row) > first + 1:
+            yield _changed(whole, index, replace(item, row=row[:first]))
         for position in range(first, len(row)):
             yield _changed(whole, index, replace(item, row=row[:position] + row[position + 1 :]))
+            # A name counts the values before it, which are in the way of being taken out.
+            for number in sorted({NULL, 0, row[position] - 1} - {row[position]}) if row[position] >= 0 else ():
+                yield _changed(whole, index, replace(item, row=(*row[:position], number, *row[position + 1 :])))
         for position in range(1, first):
             if row[0] == Kind.INSTANTIATE and position == 2 and row[2] != NULL:
                 yield _changed(whole, index, replace(item, row=(*row[:2], NULL, 0, *row[4:])))

@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -80,11 +79,10 @@ def test_a_finding_is_minimised_on_the_release_that_shows_it(engines: dict[str, 
     assert len(built.recipe.items) == 16
     with Release(engines[BROKEN]) as engine:
 
-        def judge(builts: Sequence[Built]) -> Iterator[Verdict | None]:
-            for candidate in builts:
-                yield verdict_of(candidate, engine.run(candidate.program.as_json()))
+        def judge(candidate: Built) -> Verdict | None:
+            return verdict_of(candidate, engine.run(candidate.program.as_json()))
 
-        verdict = next(judge([built]))
+        verdict = judge(built)
         assert verdict is not None
         small = minimise(built, verdict, judge)
     assert small.verdict.kind == oracle.EARLY
