@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 from fuzz.releases import oracle
 from fuzz.releases.advisories import Found, Sighting
 from fuzz.releases.build import collecting
-from fuzz.releases.engine import Release
+from fuzz.releases.engine import Release, StartError
 from fuzz.releases.generate import OPERATIONS_MAX, PROFILES, generate
 from fuzz.releases.minimise import MEMORY, Minimised, family, minimise
 from fuzz.releases.oracle import Verdict
@@ -32,6 +32,8 @@ SLICE_MODULES: Final = 200
 """Most modules of a slice."""
 MINIMISE_SECONDS_MAX: Final = 20.0
 """For one finding."""
+MINIMISE_SECONDS_MIN: Final = 5.0
+"""For one that is found when the time is nearly over."""
 MINIMISE_PROGRAM_SECONDS: Final = 1.0
 """Processor time of one program while minimising; most take a hundredth of it."""
 OPERATIONS_FIRST: Final = 8
@@ -87,6 +89,7 @@ class Cell:
         seconds: wall time.
         minimising: time of one worker that went into minimising.
         processor: processor time of workers and engines, in seconds.
+        problem: why it could not be run on this machine; one line.
     """
 
     release: str
@@ -97,6 +100,7 @@ class Cell:
     seconds: float = 0.0
     minimising: float = 0.0
     processor: float = 0.0
+    problem: str = ""
 
     def add(self, part: Slice) -> None:
         """Count a slice."""
@@ -157,6 +161,7 @@ class Order:
         began: when the release's campaign began, by the monotonic clock, which all processes share.
         processor: processor time of this worker in the release's campaign before this slice.
         minimising_max: when to stop minimising, in seconds; None for no bound.
+        until: when the release's time is over, by the monotonic clock; None for never.
     """
 
     folder: Path
@@ -171,6 +176,7 @@ class Order:
     began: float
     processor: float
     minimising_max: float | None
+    until: float | None
 
 
 def run_slice(order: Order) -> Slice:
@@ -203,7 +209,9 @@ def run_slice(order: Order) -> Slice:
                 done.add(key[0])
                 minimised[key] += 1
                 start = time.monotonic()
-                small = _minimised(release, built, verdict, MINIMISE_SECONDS_MAX if order.seconds is not None else None)
+                # The last one may take a little longer than the release's time.
+                most_seconds = None if order.until is None else max(MINIMISE_SECONDS_MIN, min(MINIMISE_SECONDS_MAX, order.until - start))
+                small = _minimised(release, built, verdict, most_seconds)
                 stderr = release.run(small.built.program.as_json()).stderr
                 now, spent = time.monotonic(), time.process_time() - own + release.processor_seconds
                 part.minimising += now - start
@@ -287,7 +295,10 @@ class Campaign:
                 for folder in self.folders:
                     cell = Cell(folder.name)
                     self.cells.append(cell)
-                    self._fill(cell, folder, workers)
+                    try:
+                        self._fill(cell, folder, workers)
+                    except StartError as error:
+                        cell.problem = str(error)
                     self.say(cell, True)
         except KeyboardInterrupt:
             self.interrupted = True
@@ -317,6 +328,7 @@ class Campaign:
                     began,
                     cell.processor / self.jobs,
                     None if self.seconds is None else self.seconds * MINIMISE_SHARE - spent,
+                    None if self.seconds is None else began + self.seconds,
                 )
                 for first in wanted
             ]
@@ -349,7 +361,10 @@ class Campaign:
                     smallest[found.shape()] = found
         chosen = sorted(smallest.values(), key=lambda found: (found.size, found.number, found.release))
         shown: list[dict[str, str]] = [{} for _ in chosen]
+        problems = {cell.release for cell in self.cells if cell.problem}
         for folder in self.folders:
+            if folder.name in problems:
+                continue
             with Release(folder) as release:
                 for found, shows in zip(chosen, shown, strict=True):
                     shows[folder.name] = _shows(release, found.built)

@@ -181,6 +181,8 @@ def print_report(campaign: Campaign, folders: Sequence[str]) -> None:
     with console.capture() as text:
         console.print(matrix(campaign.cells))
     lines = [line.rstrip() for line in text.get().splitlines()]
+    problems = [cell.problem for cell in campaign.cells if cell.problem]
+    lines += ["", *problems] if problems else []
     lines += _times_told(campaign)
     for sighting, folder in zip(campaign.sightings, folders, strict=True):
         lines += ["", *story(sighting, len(campaign.folders)), *([f"  folder:        {folder}"] if folder else [])]
@@ -233,6 +235,7 @@ def as_json(campaign: Campaign, folders: Sequence[str]) -> dict[str, Any]:
                 "programs": cell.programs,
                 "verdicts": dict(sorted(cell.verdicts.items())),
                 "minimised": [[found.number, str(found.verdict)] for found in cell.found],
+                **({"problem": cell.problem} if cell.problem else {}),
                 **({} if campaign.seconds is None else _times(cell)),
             }
             for cell in campaign.cells

@@ -19,7 +19,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 
 from fuzz.releases.adapter import HARNESS_FAILED
+from fuzz.releases.deadline import Deadline, processor_times
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PERTURB: Final = 165
@@ -46,10 +46,7 @@ END_SECONDS_MAX: Final = 20.0
 """A runner ends at once; one that was stopped from outside does not."""
 POLL_SECONDS: Final = 0.25
 RETRIES: Final = 3
-IDLE_FACTOR: Final = 1
-"""A process may be idle so many times as long as it may run."""
-ASLEEP_SECONDS: Final = 1.0
-"""A process whose threads all sleep so long, and are not woken once, will not be."""
+"""A program is begun anew so often if the process dies before it has begun."""
 DATA_BYTES_MAX: Final = 4 << 30
 """Writable private memory of a process. Reserved address space does not count: engines reserve hundreds of gigabytes."""
 
@@ -59,6 +56,10 @@ Action = list[Any]
 
 class RunnerError(Exception):
     """The runner itself failed: the harness or its machine is at fault, not the engine. The message is one line."""
+
+
+class StartError(RunnerError):
+    """A release dies on this machine before it has made an engine. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,6 +172,7 @@ class Release:
         self._pending = b""
         self._start = 0
         self._programs = 0
+        self._runs_begun = 0
         self._processor = 0.0
         self._environment = environment(checked_allocator=self.settings.checked_allocator)
 
@@ -207,7 +209,7 @@ class Release:
         flood = begun = False
         events: list[Event] = []
         line = json.dumps(program, separators=(",", ":")).encode() + b"\n"
-        deadline = _Deadline(pid, self.settings.program_seconds if seconds is None else seconds)
+        deadline = Deadline(pid, self.settings.program_seconds if seconds is None else seconds)
         # A runner that dies early closes the pipe: what it has said is read below.
         with contextlib.suppress(BrokenPipeError):
             self._input.write(line)
@@ -272,17 +274,19 @@ class Release:
         """Return the id of the process that runs programs, after starting what there is not yet.
 
         Raises:
-            RunnerError: it does not start.
+            StartError: the release does not start on this machine.
+            RunnerError: the runner does not.
         """
         if self._process is None or self._process.poll() is not None:
             self.close()
             self._start_runner(self._new_errors())
         if self._runs is None:
-            deadline = _Deadline(self._runner.pid, START_SECONDS_MAX)
+            deadline = Deadline(self._runner.pid, START_SECONDS_MAX, may_sleep=True)
             for text in self._lines(deadline):
                 event = json.loads(text)
                 if event[0] == "ready":
                     self._runs, self._programs = event[1], 0
+                    self._runs_begun += 1
                     break
             else:
                 raise self._failed("it does not start in time" if deadline.passed else "it does not say why")
@@ -292,7 +296,7 @@ class Release:
 
     def _new_errors(self) -> IO[bytes]:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        self._pending, self._start = b"", 0
+        self._pending, self._start, self._runs_begun = b"", 0, 0
         return self._errors
 
     def _start_runner(self, errors: IO[bytes]) -> None:
@@ -318,8 +322,13 @@ class Release:
     def _failed(self, cause: str) -> RunnerError:
         """Return what to raise when the runner has failed, and end it."""
         said = self._said(0).strip().splitlines()
+        panics = [line for line in said if PANIC in line]
+        code = None if self._process is None else self._process.poll()
         self.close()
-        return RunnerError(f"the runner of {self.folder.name} failed: {said[-1] if said else cause}")
+        name = self.folder.name
+        if code is not None and code < 0 and self._runs_begun == 0:
+            return StartError(f"wasmtime {name} does not start on this machine: {[*panics, *said[-1:], signal.Signals(-code).name][0]}")
+        return RunnerError(f"the runner of {name} failed: {said[-1] if said else cause}")
 
     def _kill(self) -> None:
         # The runner has not reaped it yet, or we would know; so this id is still its own.
@@ -332,13 +341,13 @@ class Release:
         if self._runs is None:
             return
         self._kill()
-        for text in self._lines(_Deadline(self._runner.pid, END_SECONDS_MAX)):
+        for text in self._lines(Deadline(self._runner.pid, END_SECONDS_MAX, may_sleep=True)):
             if json.loads(text)[0] == "over":
                 self._runs = None
                 return
         self.close()
 
-    def _lines(self, deadline: _Deadline) -> Iterator[bytes]:
+    def _lines(self, deadline: Deadline) -> Iterator[bytes]:
         """Whole lines of standard output, until the time is over. Raises `RunnerError` where it ends: the runner itself runs no program."""
         output = _pipe(self._runner.stdout)
         silent = 0
@@ -359,6 +368,8 @@ class Release:
                 silent = 0
                 data = os.read(output.fileno(), 1 << 16)
                 if not data:
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self._runner.wait(END_SECONDS_MAX)
                     raise self._failed("it does not say why")
                 self._pending += data
 
@@ -386,48 +397,6 @@ class Release:
         return os.pread(self._errors.fileno(), size - begin, begin).decode("utf-8", "replace")
 
 
-class _Deadline:
-    """A limit of processor time, and one of idle time; waiting for a processor counts as neither, however busy the machine is.
-
-    A process that sleeps while it runs a program, all its threads, and is not woken once, waits for a lock that nobody gives back: it has
-    nothing else to wait for. That is known soon; the wider limit of idle time is for what is stopped from outside, or hangs in the kernel.
-    """
-
-    def __init__(self, pid: int, seconds: float) -> None:
-        self.pid = pid
-        self.seconds = seconds
-        self.used = self._processor_seconds()
-        self.starved = self._starved_seconds()
-        self.began = self.asleep_since = time.monotonic()
-        self.switches = -1
-        self.passed = False
-        self.verdict = "hang"
-
-    def is_over(self) -> bool:
-        """Whether the time is over; remembered in `passed`."""
-        now = time.monotonic()
-        switches = context_switches(self.pid)
-        if switches < 0 or switches != self.switches:
-            self.switches, self.asleep_since = switches, now
-        waited = now - self.began
-        if now - self.asleep_since >= ASLEEP_SECONDS:
-            self.passed, self.verdict = True, "deadlock"
-        elif waited > self.seconds:
-            idle = waited - (self._starved_seconds() - self.starved)
-            self.passed = idle > IDLE_FACTOR * self.seconds or self._processor_seconds() - self.used > self.seconds
-        return self.passed
-
-    def _processor_seconds(self) -> float:
-        return sum(processor_times(self.pid)[:2])
-
-    def _starved_seconds(self) -> float:
-        """How long the process has been ready to run, and was not run."""
-        try:
-            return int(Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
-        except (OSError, IndexError, ValueError):
-            return 0.0
-
-
 def environment(*, checked_allocator: bool) -> dict[str, str]:
     """Return the environment of a runner: nothing from outside but the path, and an allocator that shows errors."""
     variables = {
@@ -449,29 +418,6 @@ def environment(*, checked_allocator: bool) -> dict[str, str]:
 def debug_allocator() -> str:
     """Return the C library's checked allocator, or nothing where there is none. Its search starts a process, so it is done once."""
     return ctypes.util.find_library("c_malloc_debug") or ""
-
-
-def processor_times(pid: int) -> list[float]:
-    """Return the user and system seconds of a process, and those of its children that were waited for; zeros if it is gone."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    except OSError:
-        return [0.0] * 4
-    return [int(field) / os.sysconf("SC_CLK_TCK") for field in fields[11:15]]
-
-
-def context_switches(pid: int) -> int:
-    """Return how often the threads of a process have been switched to and from, or -1 unless all of them sleep."""
-    total = 0
-    try:
-        for task in Path(f"/proc/{pid}/task").iterdir():
-            facts = dict(line.split(":", 1) for line in (task / "status").read_text(encoding="ascii", errors="replace").splitlines())
-            if facts["State"].strip()[0] != "S":
-                return -1
-            total += int(facts["voluntary_ctxt_switches"]) + int(facts["nonvoluntary_ctxt_switches"])
-    except (OSError, KeyError):
-        return -1
-    return total
 
 
 def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:

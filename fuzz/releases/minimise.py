@@ -7,6 +7,7 @@ integers, fewer arguments, shorter loops. A smaller recipe counts if it shows a 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from fuzz.releases import oracle, recipe
@@ -28,6 +29,8 @@ RUNS_MAX: Final = 2000
 """Programs that minimising may run."""
 HISTORY: Final = 8
 """Smaller programs that are tried again, the smallest first, when one does not show the finding each time."""
+PAIRS_MAX: Final = 12
+"""Most items of which each two are taken out together: a call goes with what it calls, a value with who names it."""
 STEADY: Final = 2
 """Times that the smallest program has to show the finding again."""
 _QUIET: Final = frozenset({oracle.LEAK, oracle.LATE, oracle.WRONG_SIZE, oracle.NO_TRAP})
@@ -100,7 +103,9 @@ class _Minimiser:
             self.without_pieces()
             self.to_the_end(_plainer)
             self.to_the_end(_smaller)
-            if self.best.built.recipe == before or self.stop() or self.best.runs >= RUNS_MAX:
+            if self.best.built.recipe == before and len(before.items) <= PAIRS_MAX:
+                self.to_the_end(_without_pairs)
+            if self.best.built.recipe == before or self.over():
                 return self.steady()
 
     def steady(self) -> Minimised:
@@ -185,6 +190,11 @@ def _weight(candidate: Recipe) -> tuple[int, ...]:
 def _without(whole: Recipe, size: int) -> Iterator[Recipe]:
     for start in range(0, len(whole.items), size):
         yield replace(whole, items=whole.items[:start] + whole.items[start + size :])
+
+
+def _without_pairs(whole: Recipe) -> Iterator[Recipe]:
+    for first, second in combinations(range(len(whole.items)), 2):
+        yield replace(whole, items=(*whole.items[:first], *whole.items[first + 1 : second], *whole.items[second + 1 :]))
 
 
 def _changed(whole: Recipe, index: int, item: Item) -> Recipe:

@@ -189,9 +189,8 @@ def test_a_finding_is_cut_down_to_what_it_needs() -> None:
     small = minimise(found, Verdict("crash SIGSEGV", ""), plant)
     kinds = [item.row[0] for item in small.built.recipe.items]
     assert len(kinds) < len(found.recipe.items)
-    # An instance, a call, a reference in a cell so that it can be loaded, and the three themselves.
-    assert sorted(kinds) == sorted({*kinds})
     assert plant.needs <= set(kinds)
+    # An instance, a call, a value and its way into a cell so that it can be loaded, and the three themselves.
     assert len(kinds) <= 8
     assert all(item.form == 0 for item in small.built.recipe.items)
     assert [item.row[3] for item in small.built.recipe.items if item.row[0] == recipe.CHURN] == [1]
