@@ -19,7 +19,7 @@ from fuzz.releases import oracle, wheels
 from fuzz.releases.build import build
 from fuzz.releases.campaign import Campaign, Cell, verdict_of
 from fuzz.releases.engine import Release, RunnerError
-from fuzz.releases.folder import read, story, write
+from fuzz.releases.folder import instructions, read, story, write
 from fuzz.releases.recipe import of_trace
 from fuzz.workers import HarnessFailure
 from model.trace import SIZE_MAX_BYTES, TraceError, parse_bytes
@@ -253,6 +253,7 @@ def _as_json(sighting: Sighting, folder: str) -> dict[str, Any]:
         "module": found.number,
         "operations": len(found.built.recipe.items),
         "operations_before": found.operations,
+        "instructions": instructions(found.built.program.wat),
         "shows": sighting.shows,
         "looks_like": known.name if known else None,
         "program": found.built.program.as_json(),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 FORMAT: Final = "drc program v1"
 DIGEST_DIGITS: Final = 8
 ACTIONS_TOLD_MAX: Final = 60
+_INSTRUCTION: Final = re.compile(r"\((?:\w+\.\w+|call|drop|block|loop|if|br|br_if|br_table|select|unreachable)\b")
 _WORDS: Final = {
     "new": "makes value {0}",
     "drop": "lets go of value {0}",
@@ -102,6 +104,18 @@ def script_lines(program: seam.Program) -> Iterator[str]:
             yield f"  {number:3}  {tell_action(action)}"
 
 
+def instructions(wat: str) -> int:
+    """Return how many instructions the functions of a module have; the module has its parts on lines of their own.
+
+    >>> parts = ["(module", "(global $g externref (ref.null extern))", "(func $f", "(drop (global.get $g))", "(call $h)))"]
+    >>> instructions(chr(10).join(parts))
+    3
+    """
+    lines = [line.strip() for line in wat.splitlines()]
+    first = next((number for number, line in enumerate(lines) if line.startswith("(func ")), len(lines))
+    return sum(len(_INSTRUCTION.findall(line)) for line in lines[first:])
+
+
 def story(sighting: Sighting, releases: int) -> list[str]:
     """Tell a finding in a few lines.
 
@@ -113,7 +127,8 @@ def story(sighting: Sighting, releases: int) -> list[str]:
     lines = [
         f"{found.verdict.kind} on wasmtime {found.release}",
         f"  what is wrong: {found.verdict.text}",
-        f"  found by:      module {found.number}, {len(found.built.recipe.items)} of {found.operations} operations",
+        f"  found by:      module {found.number}, {len(found.built.recipe.items)} of {found.operations} operations, "
+        f"{instructions(found.built.program.wat)} Wasm instructions",
         f"  affected:      {sighting.range()}" + (f" (of {releases} releases)" if releases > 1 else ""),
     ]
     if known is not None:
