@@ -124,11 +124,11 @@ def story(sighting: Sighting, releases: int) -> list[str]:
         releases: on how many it was run.
     """
     found, known = sighting.found, sighting.known()
+    operations = f"{len(found.built.recipe.items)} of {found.operations} operations"
     lines = [
         f"{found.verdict.kind} on wasmtime {found.release}",
         f"  what is wrong: {found.verdict.text}",
-        f"  found by:      module {found.number}, {len(found.built.recipe.items)} of {found.operations} operations, "
-        f"{instructions(found.built.program.wat)} Wasm instructions",
+        f"  found by:      module {found.number}, {operations}, {instructions(found.built.program.wat)} Wasm instructions",
         f"  affected:      {sighting.range()}" + (f" (of {releases} releases)" if releases > 1 else ""),
     ]
     if known is not None:
