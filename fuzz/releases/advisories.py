@@ -34,6 +34,7 @@ class Known:
         first, fixed: releases that have it: from the first, before the fixed one.
         family: of verdicts, see `minimise.family`; empty for any.
         fits: whether a smallest program contains what it takes.
+        says: what the verdict's text has to contain.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Known:
     fixed: Release
     family: str
     fits: Callable[[Built], bool]
+    says: str = ""
 
 
 def _kinds(built: Built) -> set[int]:
@@ -82,6 +84,24 @@ def _passes_twice(built: Built) -> bool:
 
 
 KNOWN: Final = (
+    Known(
+        "sweep borrows twice",
+        "a destructor in a sweep fills the activations table and inserts once more: the old set is cleared while the new one is borrowed",
+        (0, 19),
+        (0, 28),
+        MEMORY,
+        lambda built: bool(built.program.destructors),
+        "BorrowMutError",
+    ),
+    Known(
+        "table.init of null",
+        "table.init of null from an externref segment panics in the host; the assertion went with wt#2847",
+        (0, 19),
+        (0, 27),
+        MEMORY,
+        _has(Kind.TABLE_INIT),
+        "should never panic because we already did the bounds check above",
+    ),
     Known(
         "CVE-2021-39216",
         "references moved from the host to Wasm are on no stack yet when the second one finds the activations table full",
@@ -234,6 +254,6 @@ def match(built: Built, verdict: Verdict, release: str, affected: list[str]) -> 
         numbers = [key(name) for name in {release, *affected}]
         if known.family not in {"", family(verdict)} or not all(known.first <= number < known.fixed for number in numbers):
             continue
-        if known.fits(built):
+        if known.says in verdict.text and known.fits(built):
             return known
     return None

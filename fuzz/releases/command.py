@@ -203,7 +203,8 @@ def _times_told(campaign: Campaign) -> list[str]:
         lines.append(f"{cell.release}: {rate:,.0f} programs/s, {each}")
         for found in cell.firsts:
             when = f"first seen at {found.seen:.1f} s, minimised at {found.seconds:.1f} s"
-            lines.append(f"  {found.verdict.kind}: {when} ({found.processor:.1f} s of processor time)")
+            size = f"{instructions(found.built.program.wat)} Wasm instructions"
+            lines.append(f"  {found.verdict.kind}: {when} ({found.processor:.1f} s of processor time) to {size}")
     return lines
 
 
@@ -218,6 +219,7 @@ def _times(cell: Cell) -> dict[str, Any]:
                 "seen": round(found.seen, 3),
                 "minimised": round(found.seconds, 3),
                 "processor_seconds": round(found.processor, 3),
+                "instructions": instructions(found.built.program.wat),
             }
             for found in cell.firsts
         ],

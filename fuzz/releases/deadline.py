@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from pathlib import Path
@@ -11,6 +12,8 @@ IDLE_FACTOR: Final = 1
 """A process may be idle so many times as long as it may run."""
 ASLEEP_SECONDS: Final = 1.0
 """A process whose threads all sleep so long, and are not woken once, will not be."""
+ASLEEP_SHARE: Final = 0.25
+"""Of a short limit, where that is less."""
 
 
 class Deadline:
@@ -27,7 +30,7 @@ class Deadline:
 
     def __init__(self, pid: int, seconds: float, *, may_sleep: bool = False) -> None:
         self.pid = pid
-        self.may_sleep = may_sleep
+        self.asleep = math.inf if may_sleep else min(ASLEEP_SECONDS, ASLEEP_SHARE * seconds)
         self.seconds = seconds
         self.used = self._processor_seconds()
         self.starved = self._starved_seconds()
@@ -43,7 +46,7 @@ class Deadline:
         if switches < 0 or switches != self.switches:
             self.switches, self.asleep_since = switches, now
         waited = now - self.began
-        if now - self.asleep_since >= ASLEEP_SECONDS and not self.may_sleep:
+        if now - self.asleep_since >= self.asleep:
             self.passed, self.verdict = True, "deadlock"
         elif waited > self.seconds:
             idle = waited - (self._starved_seconds() - self.starved)

@@ -359,7 +359,7 @@ class Release:
                     self._pending = rest
                     yield line
                     continue
-                if not selector.select(POLL_SECONDS):
+                if not selector.select(min(POLL_SECONDS, deadline.asleep / 2)):
                     silent += 1
                     # What a panic that unwinds through C leaves behind may do anything.
                     if deadline.is_over() or (silent > PANIC_POLLS and PANIC in self._said(self._start)):

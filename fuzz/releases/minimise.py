@@ -174,12 +174,14 @@ def _weight(candidate: Recipe) -> tuple[int, ...]:
     """Order recipes by how much there is to read."""
     items = candidate.items
     extras = sum(sum(item.row[1:]) for item in items if item.row[0] < 0)
+    loops = sum(item.row[-1] > 1 for item in items if item.row[0] in {recipe.CHURN, recipe.FRESH})
     words = sum(len(item.row) for item in items)
     forms = sum((item.wrap > 0) + item.pressure + (item.layout > 0) for item in items)
     return (
         candidate.collections > 0,
         len(items),
         forms,
+        loops,
         words,
         extras,
         sum(max(0, number) for item in items for number in item.row[1:]),
@@ -227,6 +229,7 @@ def _smaller(whole: Recipe) -> Iterator[Recipe]:
             yield replace(whole, collections=0, items=more)
     for segments in range(whole.segments):
         yield replace(whole, segments=segments)
+    yield from _unrolled(whole)
     for index, item in enumerate(whole.items):
         row = item.row
         if row[0] < 0:
@@ -248,6 +251,21 @@ def _smaller(whole: Recipe) -> Iterator[Recipe]:
             elif row[position] > 0:
                 for number in {0, row[position] - 1}:
                     yield _changed(whole, index, replace(item, row=(*row[:position], number, *row[position + 1 :])))
+
+
+def _unrolled(whole: Recipe) -> Iterator[Recipe]:
+    """Let one loop fill what two have filled: rounds of fresh references become loads of an old one, all but one round."""
+    rows = [item.row for item in whole.items]
+    for fresh, (kind, *operands) in enumerate(rows):
+        if kind != recipe.FRESH or operands[1] == 1:
+            continue
+        results, rounds = operands
+        once = _changed(whole, fresh, replace(whole.items[fresh], row=(kind, results, 1)))
+        for churn, row in enumerate(rows):
+            if row[0] == recipe.CHURN:
+                for more in range(-results, results + 1):
+                    count = row[3] + results * (rounds - 1) + more
+                    yield _changed(once, churn, replace(whole.items[churn], row=(*row[:3], count)))
 
 
 def _steps(number: int, *, least: int) -> Iterator[int]:

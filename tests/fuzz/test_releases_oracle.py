@@ -204,6 +204,23 @@ def test_what_a_finding_needs_of_a_form_stays() -> None:
     assert [(item.row[0], item.pressure) for item in small.items] == [(Kind.INSTANTIATE, 0), (Kind.CALL_WASM, 5)]
 
 
+def test_two_loops_that_fill_a_table_become_one() -> None:
+    """What is planted shows when the table of 512 has room for one reference as an import returns two."""
+    rows = ((Kind.NEW, 0), (Kind.INSTANTIATE, 0, NULL, 0, 0), (Kind.HOST_TABLE_SET, 0, 0, 0), (Kind.CALL_WASM, 0, 0))
+    fills = ((recipe.CHURN, recipe.OWN_TABLE, 0, 497), (recipe.FRESH, 2, 9))
+    found = build(Recipe(LIMITS, tuple(map(Item, rows + fills))))
+
+    def plant(built: Built) -> Verdict | None:
+        fresh = [item.row for item in built.recipe.items if item.row[0] == recipe.FRESH and item.row[1] > 1]
+        loads = sum(item.row[3] for item in built.recipe.items if item.row[0] == recipe.CHURN)
+        full = any((511 - loads) % row[1] == 0 and loads + row[1] * row[2] > 511 for row in fresh)
+        return Verdict("crash SIGSEGV", "planted") if full else None
+
+    assert plant(found) is not None
+    small = minimise(found, Verdict("crash SIGSEGV", ""), plant).built.recipe
+    assert [item.row for item in small.items if item.row[0] < 0] == [(recipe.CHURN, recipe.OWN_TABLE, 0, 511), (recipe.FRESH, 2, 1)]
+
+
 def test_minimising_stops_when_it_is_told_to() -> None:
     plant = Planted("crash SIGSEGV", Kind.CALL_WASM)
     found = generate(3, PROFILES[0])
@@ -251,7 +268,14 @@ def passes_twice() -> Built:
     return build(Recipe(LIMITS, tuple(Item(row) for row in rows)))
 
 
+def acts() -> Built:
+    """A destructor calls Wasm."""
+    rows = ((Kind.INSTANTIATE, 0, NULL, 0, 0), (Kind.NEW, 0), (recipe.ACTS, 3, 0), (Kind.GC,))
+    return build(Recipe(LIMITS, tuple(Item(row) for row in rows)))
+
+
 CRASH = Verdict("crash SIGSEGV", "")
+BORROWED = Verdict("panic", "thread panicked at 'already borrowed: BorrowMutError'")
 
 
 @pytest.mark.parametrize(
@@ -264,6 +288,9 @@ CRASH = Verdict("crash SIGSEGV", "")
         (moves_two(fills=511, collects=False), Verdict(oracle.LEAK, ""), "0.29.0", [], None),
         (moves_two(fills=1, collects=False), CRASH, "0.38.0", ["0.38.0"], "CVE-2022-31146"),
         (moves_two(fills=511, collects=True), CRASH, "50.0.1", ["50.0.1"], None),
+        (acts(), BORROWED, "0.24.0", ["0.24.0"], "sweep borrows twice"),
+        (acts(), CRASH, "0.24.0", ["0.24.0"], None),
+        (moves_two(fills=1, collects=False), BORROWED, "0.24.0", ["0.24.0"], None),
         (passes_twice(), Verdict(oracle.LATE, ""), "42.0.0", ["36.0.0", "42.0.0"], "wt#13166"),
         (passes_twice(), Verdict(oracle.LATE, ""), "42.0.0", ["30.0.0", "42.0.0"], None),
     ],
