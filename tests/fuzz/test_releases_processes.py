@@ -94,11 +94,9 @@ def spoilt(folder: Path, copy: Path, *lines: str) -> Path:
 def test_a_process_that_sleeps_for_ever_is_a_deadlock_and_known_soon(engines: dict[str, Path], tmp_path: Path) -> None:
     """It waits for a lock that it has itself: what a corrupt heap does to an allocator."""
     folder = spoilt(engines[NEW], tmp_path / "release", "lock = threading.Lock()", "lock.acquire()", "lock.acquire()")
-    with Release(folder, Settings(program_seconds=600.0)) as release:
-        before = time.monotonic()
+    # If sleep were not seen, it would be a hang, after twenty seconds.
+    with Release(folder, Settings(program_seconds=20.0)) as release:
         assert release.run(program("(module)", [["gc"]])).death == "deadlock"
-        # Far from the ten minutes that it may run, on any machine.
-        assert time.monotonic() - before < 60
 
 
 def test_after_a_crash_another_process_is_forked_and_the_engine_is_not_made_again(engines: dict[str, Path], tmp_path: Path) -> None:
