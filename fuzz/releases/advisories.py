@@ -83,6 +83,12 @@ def _passes_twice(built: Built) -> bool:
     return len(passed) > len(set(passed))
 
 
+def _initialised(built: Built) -> bool:
+    """Say whether a global begins with an imported one."""
+    lines = [line.strip() for line in built.program.wat.splitlines()]
+    return any(line.startswith("(global ") and "(global.get $g)" in line for line in lines)
+
+
 KNOWN: Final = (
     Known(
         "sweep borrows twice",
@@ -101,6 +107,22 @@ KNOWN: Final = (
         MEMORY,
         _has(Kind.TABLE_INIT),
         "should never panic because we already did the bounds check above",
+    ),
+    Known(
+        "wt#2897",
+        "a global initialised by an imported one takes its reference without counting it; the API of 0.28 counts",
+        (0, 19),
+        (0, 28),
+        MEMORY,
+        _initialised,
+    ),
+    Known(
+        "wt#2897",
+        "what a global holds is not released with its store; the API of 0.28 drops globals",
+        (0, 19),
+        (0, 28),
+        oracle.LEAK,
+        lambda built: "(global " in built.program.wat,
     ),
     Known(
         "CVE-2021-39216",

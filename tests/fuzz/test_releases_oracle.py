@@ -1,5 +1,6 @@
 """The oracle takes what the model allows, and names each way of departing from it; the minimiser keeps what it is told to keep."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -268,6 +269,13 @@ def passes_twice() -> Built:
     return build(Recipe(LIMITS, tuple(Item(row) for row in rows)))
 
 
+def begins_with() -> Built:
+    """A global begins with what an imported one holds."""
+    limits = replace(LIMITS, objects=4)
+    rows = ((Kind.NEW, 0), (Kind.INSTANTIATE, 0, 0, 0, 0), (Kind.HOST_GLOBAL_SET, 0, 0, NULL), (Kind.GC,))
+    return build(Recipe(limits, tuple(Item(row) for row in rows)))
+
+
 def acts() -> Built:
     """A destructor calls Wasm."""
     rows = ((Kind.INSTANTIATE, 0, NULL, 0, 0), (Kind.NEW, 0), (recipe.ACTS, 3, 0), (Kind.GC,))
@@ -288,6 +296,10 @@ BORROWED = Verdict("panic", "thread panicked at 'already borrowed: BorrowMutErro
         (moves_two(fills=511, collects=False), Verdict(oracle.LEAK, ""), "0.29.0", [], None),
         (moves_two(fills=1, collects=False), CRASH, "0.38.0", ["0.38.0"], "CVE-2022-31146"),
         (moves_two(fills=511, collects=True), CRASH, "50.0.1", ["50.0.1"], None),
+        (begins_with(), Verdict(oracle.EARLY, ""), "0.27.0", ["0.19.0", "0.27.0"], "wt#2897"),
+        (begins_with(), Verdict(oracle.LEAK, ""), "0.27.0", ["0.19.0", "0.27.0"], "wt#2897"),
+        (begins_with(), Verdict(oracle.LEAK, ""), "0.28.0", ["0.28.0"], None),
+        (moves_two(fills=1, collects=False), Verdict(oracle.LEAK, ""), "0.27.0", ["0.27.0"], None),
         (acts(), BORROWED, "0.24.0", ["0.24.0"], "sweep borrows twice"),
         (acts(), CRASH, "0.24.0", ["0.24.0"], None),
         (moves_two(fills=1, collects=False), BORROWED, "0.24.0", ["0.24.0"], None),
