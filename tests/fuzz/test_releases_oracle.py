@@ -296,6 +296,8 @@ BORROWED = Verdict("panic", "thread panicked at 'already borrowed: BorrowMutErro
         (moves_two(fills=511, collects=False), Verdict(oracle.LEAK, ""), "0.29.0", [], None),
         (moves_two(fills=1, collects=False), CRASH, "0.38.0", ["0.38.0"], "CVE-2022-31146"),
         (moves_two(fills=511, collects=True), CRASH, "50.0.1", ["50.0.1"], None),
+        (moves_two(fills=2, collects=False), Verdict(oracle.EARLY, ""), "25.0.0", ["25.0.0", "30.0.0"], "wt#10456"),
+        (moves_two(fills=2, collects=False), Verdict(oracle.EARLY, ""), "25.0.0", ["24.0.0", "25.0.0"], None),
         (begins_with(), Verdict(oracle.EARLY, ""), "0.27.0", ["0.19.0", "0.27.0"], "wt#2897"),
         (begins_with(), Verdict(oracle.LEAK, ""), "0.27.0", ["0.19.0", "0.27.0"], "wt#2897"),
         (begins_with(), Verdict(oracle.LEAK, ""), "0.28.0", ["0.28.0"], None),
