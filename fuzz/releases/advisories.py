@@ -34,6 +34,7 @@ class Known:
         first, fixed: releases that have it: from the first, before the fixed one.
         family: of verdicts, see `minimise.family`; empty for any.
         fits: whether a smallest program contains what it takes.
+        says: what the verdict's text has to contain.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Known:
     fixed: Release
     family: str
     fits: Callable[[Built], bool]
+    says: str = ""
 
 
 def _kinds(built: Built) -> set[int]:
@@ -81,7 +83,47 @@ def _passes_twice(built: Built) -> bool:
     return len(passed) > len(set(passed))
 
 
+def _initialised(built: Built) -> bool:
+    """Say whether a global begins with an imported one."""
+    lines = [line.strip() for line in built.program.wat.splitlines()]
+    return any(line.startswith("(global ") and "(global.get $g)" in line for line in lines)
+
+
 KNOWN: Final = (
+    Known(
+        "sweep borrows twice",
+        "a destructor in a sweep fills the activations table and inserts once more: the old set is cleared while the new one is borrowed",
+        (0, 19),
+        (0, 28),
+        MEMORY,
+        lambda built: bool(built.program.destructors),
+        "BorrowMutError",
+    ),
+    Known(
+        "table.init of null",
+        "table.init of null from an externref segment panics in the host; the assertion went with wt#2847",
+        (0, 19),
+        (0, 27),
+        MEMORY,
+        _has(Kind.TABLE_INIT),
+        "should never panic because we already did the bounds check above",
+    ),
+    Known(
+        "wt#2897",
+        "a global initialised by an imported one takes its reference without counting it; the API of 0.28 counts",
+        (0, 19),
+        (0, 28),
+        MEMORY,
+        _initialised,
+    ),
+    Known(
+        "wt#2897",
+        "what a global holds is not released with its store; the API of 0.28 drops globals",
+        (0, 19),
+        (0, 28),
+        oracle.LEAK,
+        lambda built: "(global " in built.program.wat,
+    ),
     Known(
         "CVE-2021-39216",
         "references moved from the host to Wasm are on no stack yet when the second one finds the activations table full",
@@ -116,6 +158,14 @@ KNOWN: Final = (
         oracle.LATE,
         lambda built: not _kinds(built) & {Kind.CALL_WASM, Kind.HOST_TABLE_SET, Kind.HOST_GLOBAL_SET},
     ),
+    Known(
+        "wt#10456",
+        "block parameters that stand for a local are left out of stack maps, so a live reference is collected",
+        (25, 0, 0),
+        (32, 0, 0),
+        MEMORY,
+        lambda built: any(word in built.program.wat for word in ("(block ", "(loop ", "(if ")),
+    ),
     Known("wt#1923", "table.set releases the old element before the new one is there", (0, 16), (0, 19), MEMORY, _has(Kind.TABLE_SET)),
     Known("wt#11416", "table.init does not count what it stores", (22, 0), (37, 0), MEMORY, _has(Kind.TABLE_INIT)),
     Known("wt#11416", "the host's store to a table element has no barrier", (20, 0), (37, 0), oracle.LATE, _has(Kind.HOST_TABLE_SET)),
@@ -148,10 +198,12 @@ class Found:
         number: of the module in the campaign.
         profile: that it was drawn with, an index.
         operations: items of the program as it was found.
-        seconds: from the beginning of the release's campaign until it was found and minimised.
+        seconds: from the beginning of the release's campaign until it was minimised.
         first: what the program showed as it was found.
         built, verdict: the smallest program, and what it shows.
         stderr: what the process wrote then.
+        seen: seconds from the beginning until the program as it was found had shown it.
+        processor: processor time of the worker and its engine in `seconds`.
     """
 
     release: str
@@ -163,6 +215,8 @@ class Found:
     built: Built
     verdict: Verdict
     stderr: str
+    seen: float = 0.0
+    processor: float = 0.0
 
     @property
     def size(self) -> int:
@@ -230,6 +284,6 @@ def match(built: Built, verdict: Verdict, release: str, affected: list[str]) -> 
         numbers = [key(name) for name in {release, *affected}]
         if known.family not in {"", family(verdict)} or not all(known.first <= number < known.fixed for number in numbers):
             continue
-        if known.fits(built):
+        if known.says in verdict.text and known.fits(built):
             return known
     return None

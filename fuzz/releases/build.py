@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fuzz.choosers import Seeded
 from fuzz.releases import woven
@@ -70,7 +70,8 @@ def finish(weaver: Weaver, items: tuple[Item, ...], number: int) -> Built:
         if action[0] == "call" and isinstance(action[2], woven.Activation):
             action[2] = action[2].name
         elif action[0] == "instantiate":
-            action[2] = {name: source for name, source in action[2].items() if name in imported}
+            functions = _functions(module, action[2])
+            action[2] = {name: source for name, source in action[2].items() if name in imported} | functions
     program = Program(
         number, text, len(weaver.expected.needed), tuple(weaver.script), tuple(map(tuple, weaver.imports)), dict(weaver.destructors)
     )
@@ -127,6 +128,15 @@ def collecting(built: Built, collections: int) -> Built:
     new.due = {positions[number]: values for number, values in old.due.items()}
     changed = replace(program, script=script, imports=imports)
     return Built(changed, new, replace(built.recipe, collections=collections))
+
+
+def _functions(module: Module, sources: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """Return where the functions come from that a module imports: where its table does, or else from the host, which is never asked."""
+    kind, link, _ = sources["t"]
+    return {
+        name: ["function", link, name] if kind == "table" else ["host", f"h{parameters}_{results}"]
+        for name, (parameters, results) in module.links.items()
+    }
 
 
 def _exports(actions: Iterable[Action]) -> set[str]:

@@ -8,21 +8,21 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from fuzz.releases import oracle
 from fuzz.releases.advisories import Found, Sighting
 from fuzz.releases.build import collecting
-from fuzz.releases.engine import Release
-from fuzz.releases.generate import PROFILES, generate
+from fuzz.releases.engine import Release, StartError
+from fuzz.releases.generate import OPERATIONS_MAX, PROFILES, generate
 from fuzz.releases.minimise import MEMORY, Minimised, family, minimise
 from fuzz.releases.oracle import Verdict
 from fuzz.workers import Workers, stopping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from fuzz.releases.build import Built
     from fuzz.releases.engine import Outcome
@@ -32,6 +32,13 @@ SLICE_MODULES: Final = 200
 """Most modules of a slice."""
 MINIMISE_SECONDS_MAX: Final = 20.0
 """For one finding."""
+MINIMISE_SECONDS_MIN: Final = 5.0
+"""For one that is found when the time is nearly over."""
+MINIMISE_PROGRAM_SECONDS: Final = 1.0
+"""Processor time of one program while minimising; most take a hundredth of it."""
+OPERATIONS_FIRST: Final = 8
+OPERATIONS_STEP: Final = 2
+"""The first module of a release has few operations, each further one so many more, up to the most: so the first findings are small."""
 MINIMISE_SHARE: Final = 0.5
 """Of a release's time, where that is bounded: what comes later is counted, but not minimised."""
 FINDINGS_MAX: Final = 2
@@ -44,7 +51,7 @@ REFUSALS: Final = 10
 """A profile of which a release has refused so many programs and at least a fifth is left out from then on."""
 VARIANTS: Final = 3
 """Programs of one module: as it was drawn, with a collection before each action of the host, and before some."""
-_HARNESS: Final = ("out of memory", "flood", "exit")
+_HARNESS: Final = ("out of memory", "flood", "exit", "killed")
 """Ends of a process that do not count against the engine."""
 _SALT: Final = 0x5EED
 
@@ -59,6 +66,7 @@ class Slice:
     profiles: list[list[int]] = field(default_factory=lambda: [[0, 0] for _ in PROFILES])
     found: list[Found] = field(default_factory=list)
     minimising: float = 0.0
+    processor: float = 0.0
 
     def count(self, verdict: Verdict | None, profile: int) -> None:
         """Count a program."""
@@ -80,6 +88,8 @@ class Cell:
         found: minimised findings, by number of program.
         seconds: wall time.
         minimising: time of one worker that went into minimising.
+        processor: processor time of workers and engines, in seconds.
+        problem: why it could not be run on this machine; one line.
     """
 
     release: str
@@ -89,6 +99,8 @@ class Cell:
     found: list[Found] = field(default_factory=list)
     seconds: float = 0.0
     minimising: float = 0.0
+    processor: float = 0.0
+    problem: str = ""
 
     def add(self, part: Slice) -> None:
         """Count a slice."""
@@ -99,6 +111,15 @@ class Cell:
             total[1] += new[1]
         self.found += part.found
         self.minimising += part.minimising
+        self.processor += part.processor
+
+    @property
+    def firsts(self) -> list[Found]:
+        """The first finding of each verdict that was minimised, in the order in which they were."""
+        firsts: dict[str, Found] = {}
+        for found in sorted(self.found, key=lambda found: found.seconds):
+            firsts.setdefault(found.verdict.kind, found)
+        return list(firsts.values())
 
     @property
     def judged(self) -> int:
@@ -137,8 +158,10 @@ class Order:
         seconds: when to begin no other module; None for no bound.
         profiles: programs and refusals by profile so far.
         minimised: findings that have been minimised so far, by verdict and profile.
-        elapsed: seconds of the release's campaign before this slice.
+        began: when the release's campaign began, by the monotonic clock, which all processes share.
+        processor: processor time of this worker in the release's campaign before this slice.
         minimising_max: when to stop minimising, in seconds; None for no bound.
+        until: when the release's time is over, by the monotonic clock; None for never.
     """
 
     folder: Path
@@ -150,14 +173,16 @@ class Order:
     seconds: float | None
     profiles: Sequence[Sequence[int]]
     minimised: Counter[tuple[str, int]]
-    elapsed: float
+    began: float
+    processor: float
     minimising_max: float | None
+    until: float | None
 
 
 def run_slice(order: Order) -> Slice:
     """Run the programs of modules number `first`, `first + step` and so on."""
     part = Slice(order.first)
-    began = time.monotonic()
+    began, own = time.monotonic(), time.process_time()
     minimised = order.minimised.copy()
     with Release(order.folder) as release:
         for _ in range(order.modules):
@@ -167,7 +192,8 @@ def run_slice(order: Order) -> Slice:
                 break
             part.next += order.step
             index = _profile(number, order.profiles, part.profiles)
-            base = generate(_seed(order.seed, number), PROFILES[index], number)
+            operations = min(OPERATIONS_MAX, OPERATIONS_FIRST + OPERATIONS_STEP * number)
+            base = generate(_seed(order.seed, number), PROFILES[index], number, operations)
             done: set[str] = set()
             for variant in range(VARIANTS if order.programs is None else min(VARIANTS, order.programs - number * VARIANTS)):
                 built = collecting(base, variant and variant + number * (variant > 1))
@@ -183,12 +209,15 @@ def run_slice(order: Order) -> Slice:
                 done.add(key[0])
                 minimised[key] += 1
                 start = time.monotonic()
-                small = _minimised(release, built, verdict, MINIMISE_SECONDS_MAX if order.seconds is not None else None)
+                # The last one may take a little longer than the release's time.
+                most_seconds = None if order.until is None else max(MINIMISE_SECONDS_MIN, min(MINIMISE_SECONDS_MAX, order.until - start))
+                small = _minimised(release, built, verdict, most_seconds)
                 stderr = release.run(small.built.program.as_json()).stderr
-                items = len(built.recipe.items)
-                at = order.elapsed + time.monotonic() - began
-                part.minimising += time.monotonic() - start
-                part.found.append(Found(order.folder.name, number, index, items, at, verdict, small.built, small.verdict, stderr))
+                now, spent = time.monotonic(), time.process_time() - own + release.processor_seconds
+                part.minimising += now - start
+                found = Found(order.folder.name, number, index, len(built.recipe.items), now - order.began, verdict, *small.shown, stderr)
+                part.found.append(replace(found, seen=start - order.began, processor=order.processor + spent))
+        part.processor = time.process_time() - own + release.processor_seconds
     return part
 
 
@@ -209,11 +238,17 @@ def _seed(seed: int, number: int) -> int:
 def _minimised(release: Release, built: Built, verdict: Verdict, seconds: float | None) -> Minimised:
     end = None if seconds is None else time.monotonic() + seconds
 
-    def judge(builts: Sequence[Built]) -> Iterator[Verdict | None]:
-        for candidate in builts:
-            yield verdict_of(candidate, release.run(candidate.program.as_json()))
+    def judge(candidate: Built) -> Verdict | None:
+        return verdict_of(candidate, release.run(candidate.program.as_json(), MINIMISE_PROGRAM_SECONDS))
 
-    return minimise(built, verdict, judge, stop=lambda: (end is not None and time.monotonic() > end) or stopping())
+    def again(candidate: Built) -> Verdict | None:
+        release.close()
+        return verdict_of(candidate, release.run(candidate.program.as_json()))
+
+    def stop() -> bool:
+        return (end is not None and time.monotonic() > end) or stopping()
+
+    return minimise(built, verdict, judge, again=again, stop=stop)
 
 
 class Campaign:
@@ -260,7 +295,10 @@ class Campaign:
                 for folder in self.folders:
                     cell = Cell(folder.name)
                     self.cells.append(cell)
-                    self._fill(cell, folder, workers)
+                    try:
+                        self._fill(cell, folder, workers)
+                    except StartError as error:
+                        cell.problem = str(error)
                     self.say(cell, True)
         except KeyboardInterrupt:
             self.interrupted = True
@@ -287,8 +325,10 @@ class Campaign:
                     left,
                     cell.profiles,
                     minimised,
-                    cell.seconds,
+                    began,
+                    cell.processor / self.jobs,
                     None if self.seconds is None else self.seconds * MINIMISE_SHARE - spent,
+                    None if self.seconds is None else began + self.seconds,
                 )
                 for first in wanted
             ]
@@ -321,7 +361,10 @@ class Campaign:
                     smallest[found.shape()] = found
         chosen = sorted(smallest.values(), key=lambda found: (found.size, found.number, found.release))
         shown: list[dict[str, str]] = [{} for _ in chosen]
+        problems = {cell.release for cell in self.cells if cell.problem}
         for folder in self.folders:
+            if folder.name in problems:
+                continue
             with Release(folder) as release:
                 for found, shows in zip(chosen, shown, strict=True):
                     shows[folder.name] = _shows(release, found.built)

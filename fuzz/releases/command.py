@@ -19,7 +19,7 @@ from fuzz.releases import oracle, wheels
 from fuzz.releases.build import build
 from fuzz.releases.campaign import Campaign, Cell, verdict_of
 from fuzz.releases.engine import Release, RunnerError
-from fuzz.releases.folder import read, story, write
+from fuzz.releases.folder import instructions, read, story, write
 from fuzz.releases.recipe import of_trace
 from fuzz.workers import HarnessFailure
 from model.trace import SIZE_MAX_BYTES, TraceError, parse_bytes
@@ -181,6 +181,9 @@ def print_report(campaign: Campaign, folders: Sequence[str]) -> None:
     with console.capture() as text:
         console.print(matrix(campaign.cells))
     lines = [line.rstrip() for line in text.get().splitlines()]
+    problems = [cell.problem for cell in campaign.cells if cell.problem]
+    lines += ["", *problems] if problems else []
+    lines += _times_told(campaign)
     for sighting, folder in zip(campaign.sightings, folders, strict=True):
         lines += ["", *story(sighting, len(campaign.folders)), *([f"  folder:        {folder}"] if folder else [])]
     if not campaign.sightings:
@@ -189,8 +192,42 @@ def print_report(campaign: Campaign, folders: Sequence[str]) -> None:
         typer.echo(line)
 
 
+def _times_told(campaign: Campaign) -> list[str]:
+    """Say when the first finding of each verdict was there, and how dear a program was."""
+    if campaign.seconds is None:
+        return []
+    lines = [""]
+    for cell in campaign.cells:
+        rate = cell.programs / cell.seconds if cell.seconds else 0
+        each = f"{1000 * cell.processor / cell.programs:.1f} ms of processor time each" if cell.programs else "nothing was run"
+        lines.append(f"{cell.release}: {rate:,.0f} programs/s, {each}")
+        for found in cell.firsts:
+            when = f"first seen at {found.seen:.1f} s, minimised at {found.seconds:.1f} s"
+            size = f"{instructions(found.built.program.wat)} Wasm instructions"
+            lines.append(f"  {found.verdict.kind}: {when} ({found.processor:.1f} s of processor time) to {size}")
+    return lines
+
+
+def _times(cell: Cell) -> dict[str, Any]:
+    """The same for a program."""
+    return {
+        "seconds": round(cell.seconds, 3),
+        "processor_seconds": round(cell.processor, 3),
+        "first": [
+            {
+                "verdict": found.verdict.kind,
+                "seen": round(found.seen, 3),
+                "minimised": round(found.seconds, 3),
+                "processor_seconds": round(found.processor, 3),
+                "instructions": instructions(found.built.program.wat),
+            }
+            for found in cell.firsts
+        ],
+    }
+
+
 def as_json(campaign: Campaign, folders: Sequence[str]) -> dict[str, Any]:
-    """Return a campaign as a JSON object without times."""
+    """Return a campaign as a JSON object. Times are told where time bounds it; else the same campaign gives the same bytes."""
     return {
         "seed": campaign.seed,
         "interrupted": campaign.interrupted,
@@ -200,6 +237,8 @@ def as_json(campaign: Campaign, folders: Sequence[str]) -> dict[str, Any]:
                 "programs": cell.programs,
                 "verdicts": dict(sorted(cell.verdicts.items())),
                 "minimised": [[found.number, str(found.verdict)] for found in cell.found],
+                **({"problem": cell.problem} if cell.problem else {}),
+                **({} if campaign.seconds is None else _times(cell)),
             }
             for cell in campaign.cells
         ],
@@ -216,6 +255,7 @@ def _as_json(sighting: Sighting, folder: str) -> dict[str, Any]:
         "module": found.number,
         "operations": len(found.built.recipe.items),
         "operations_before": found.operations,
+        "instructions": instructions(found.built.program.wat),
         "shows": sighting.shows,
         "looks_like": known.name if known else None,
         "program": found.built.program.as_json(),

@@ -19,7 +19,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +26,7 @@ from types import TracebackType
 from typing import IO, Any, Final, Self
 
 from fuzz.releases.adapter import HARNESS_FAILED
+from fuzz.releases.deadline import Deadline, processor_times
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 PERTURB: Final = 165
@@ -42,9 +42,11 @@ PANIC: Final = "panicked at"
 PANIC_POLLS: Final = 8
 """Silent polls after which a process that has panicked is given up."""
 START_SECONDS_MAX: Final = 120.0
+END_SECONDS_MAX: Final = 20.0
+"""A runner ends at once; one that was stopped from outside does not."""
 POLL_SECONDS: Final = 0.25
-IDLE_FACTOR: Final = 1
-"""A process may be idle so many times as long as it may run: it waits for nothing but a lock that nobody gives back."""
+RETRIES: Final = 3
+"""A program is begun anew so often if the process dies before it has begun."""
 DATA_BYTES_MAX: Final = 4 << 30
 """Writable private memory of a process. Reserved address space does not count: engines reserve hundreds of gigabytes."""
 
@@ -54,6 +56,10 @@ Action = list[Any]
 
 class RunnerError(Exception):
     """The runner itself failed: the harness or its machine is at fault, not the engine. The message is one line."""
+
+
+class StartError(RunnerError):
+    """A release dies on this machine before it has made an engine. The message is one line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +87,7 @@ class Outcome:
         program: its id.
         events: as `fuzz.releases.program` tells them, in order.
         death: empty if the program ended; else `crash SIGSEGV` or another signal, `abort SIGABRT`, `panic`, `out of memory`, `hang`,
-            `flood` (of events), or `exit` and the code.
+            `deadlock` (all threads sleep for ever), `killed` (from outside), `flood` (of events), or `exit` and the code.
         stderr: what the process wrote to its standard error meanwhile: allocators and engines say there why they abort.
     """
 
@@ -161,10 +167,13 @@ class Release:
         self.folder = folder
         self.settings = settings or Settings()
         self._process: subprocess.Popen[bytes] | None = None
+        self._runs: int | None = None
         self._errors: IO[bytes] | None = None
         self._pending = b""
         self._start = 0
         self._programs = 0
+        self._runs_begun = 0
+        self._processor = 0.0
         self._environment = environment(checked_allocator=self.settings.checked_allocator)
 
     def __enter__(self) -> Self:
@@ -180,95 +189,167 @@ class Release:
         for program in programs:
             yield self.run(program)
 
-    def run(self, program: dict[str, Any]) -> Outcome:
-        """Run one program, given as JSON has it.
+    def run(self, program: dict[str, Any], seconds: float | None = None, retries: int = RETRIES) -> Outcome:
+        """Run one program.
+
+        Args:
+            program: as JSON has it.
+            seconds: processor time that it may take, if not what the settings say.
+            retries: how often to begin anew if the process dies before the program has begun.
 
         Raises:
             RunnerError: the runner failed, or cannot be started.
         """
         if self._programs >= self.settings.programs_max:
-            self.close()
-        process = self._started()
+            self._end_process()
+        pid = self.started()
         self._programs += 1
         start = self._start = self._errors_size()
-        death = ""
+        code: int | None = None
+        flood = begun = False
         events: list[Event] = []
         line = json.dumps(program, separators=(",", ":")).encode() + b"\n"
-        deadline = _Deadline(process.pid, self.settings.program_seconds)
-        # A process that dies early closes the pipe: what it has said is read below.
+        deadline = Deadline(pid, self.settings.program_seconds if seconds is None else seconds)
+        # A runner that dies early closes the pipe: what it has said is read below.
         with contextlib.suppress(BrokenPipeError):
-            _input(process).write(line)
-            _input(process).flush()
+            self._input.write(line)
+            self._input.flush()
         size = 0
-        for text in self._lines(process, deadline):
+        for text in self._lines(deadline):
             size += len(text)
             event = json.loads(text)
             if event[0] == "end":
                 return Outcome(int(program.get("id", 0)), in_order([*events, event]), "", self._said(start))
-            if event[0] != "begin":
-                events.append(event)
-            if size > EVENT_BYTES_MAX:
-                death = "flood"
+            if event[0] == "over":
+                code, self._runs = event[1], None
                 break
+            if event[0] == "begin":
+                begun = True
+            else:
+                events.append(event)
+            if flood := size > EVENT_BYTES_MAX:
+                break
+        if code is None:
+            self._end_process()
+        elif not begun and code != HARNESS_FAILED and retries:
+            # What ran before has left a heap on which not even the program could be read. It may be half read, so all begins anew.
+            self.close()
+            return self.run(program, seconds, retries - 1)
+        death = "flood" if flood else deadline.verdict if code is None else self._cause(code)
         said = self._said(start)
-        if not death and PANIC not in said:
-            death = "hang" if deadline.passed else self._cause(process)
-            said = self._said(start)
-        if PANIC in said:
+        if PANIC in said and not flood:
             death = "panic"
         elif death.startswith("abort") and OUT_OF_MEMORY in said:
             death = "out of memory"
-        self.close()
         return Outcome(int(program.get("id", 0)), in_order(events), death, said)
 
+    @property
+    def processor_seconds(self) -> float:
+        """Processor time that the processes of this release have taken so far; of those that are gone, to the hundredth."""
+        if self._process is None:
+            return self._processor
+        running = sum(processor_times(self._process.pid)) + (sum(processor_times(self._runs)[:2]) if self._runs else 0.0)
+        return self._processor + running
+
     def close(self) -> None:
-        """End the process, if there is one, and wait for it."""
+        """End the processes, if there are any, and wait for them."""
+        self._processor = self.processor_seconds
         process, self._process = self._process, None
         if process is not None:
-            process.kill()
-            for pipe in (process.stdin, process.stdout):
-                if pipe is not None:
-                    with contextlib.suppress(OSError):
-                        pipe.close()
-            process.wait()
+            # The runner waits for the process that it has forked, and then finds that nobody will ask for more.
+            _close(process.stdin)
+            self._kill()
+            try:
+                process.wait(END_SECONDS_MAX)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+            _close(process.stdout)
+        self._runs = None
         if self._errors is not None:
             self._errors.close()
             self._errors = None
 
-    def _started(self) -> subprocess.Popen[bytes]:
-        if self._process is not None and self._process.poll() is None:
-            return self._process
-        self.close()
+    def started(self) -> int:
+        """Return the id of the process that runs programs, after starting what there is not yet.
+
+        Raises:
+            StartError: the release does not start on this machine.
+            RunnerError: the runner does not.
+        """
+        if self._process is None or self._process.poll() is not None:
+            self.close()
+            self._start_runner(self._new_errors())
+        if self._runs is None:
+            deadline = Deadline(self._runner.pid, START_SECONDS_MAX, may_sleep=True)
+            for text in self._lines(deadline):
+                event = json.loads(text)
+                if event[0] == "ready":
+                    self._runs, self._programs = event[1], 0
+                    self._runs_begun += 1
+                    break
+            else:
+                raise self._failed("it does not start in time" if deadline.passed else "it does not say why")
+        if self._runs is None:
+            raise self._failed("it says nothing")
+        return self._runs
+
+    def _new_errors(self) -> IO[bytes]:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the process
-        self._pending, self._start, self._programs = b"", 0, 0
+        self._pending, self._start, self._runs_begun = b"", 0, 0
+        return self._errors
+
+    def _start_runner(self, errors: IO[bytes]) -> None:
         command = [sys.executable, "-P", "-m", "fuzz.releases.runner", str(self.folder), "--opt-level", self.settings.opt_level]
         self._process = subprocess.Popen(  # noqa: S603
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-            env=self._environment,
-            cwd=self.folder,
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=errors, env=self._environment, cwd=self.folder
         )
         limits = ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, DATA_BYTES_MAX))
         for which, limit in limits:
             with contextlib.suppress(ProcessLookupError):
                 resource.prlimit(self._process.pid, which, (limit, limit))
-        deadline = _Deadline(self._process.pid, START_SECONDS_MAX)
-        for text in self._lines(self._process, deadline):
-            if json.loads(text) == ["ready"]:
-                return self._process
-            break
-        cause = "it does not start in time" if deadline.passed else self._cause(self._process)
-        said = self._said(0).strip().splitlines()
-        self.close()
-        raise RunnerError(f"the runner of {self.folder.name} does not start: {said[-1] if said else cause}")
 
-    def _lines(self, process: subprocess.Popen[bytes], deadline: _Deadline) -> Iterator[bytes]:
-        """Whole lines of standard output, until it ends or the time is over."""
-        output = process.stdout
-        if output is None:
+    @property
+    def _runner(self) -> subprocess.Popen[bytes]:
+        if self._process is None:
+            raise RunnerError("the runner has not been started")
+        return self._process
+
+    @property
+    def _input(self) -> IO[bytes]:
+        return _pipe(self._runner.stdin)
+
+    def _failed(self, cause: str) -> RunnerError:
+        """Return what to raise when the runner has failed, and end it."""
+        said = self._said(0).strip().splitlines()
+        panics = [line for line in said if PANIC in line]
+        code = None if self._process is None else self._process.poll()
+        self.close()
+        name = self.folder.name
+        if code is not None and code < 0 and self._runs_begun == 0:
+            return StartError(f"wasmtime {name} does not start on this machine: {[*panics, *said[-1:], signal.Signals(-code).name][0]}")
+        return RunnerError(f"the runner of {name} failed: {said[-1] if said else cause}")
+
+    def _kill(self) -> None:
+        # The runner has not reaped it yet, or we would know; so this id is still its own.
+        if self._runs is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self._runs, signal.SIGKILL)
+
+    def _end_process(self) -> None:
+        """End the process that runs programs; the runner forks another one."""
+        if self._runs is None:
             return
+        self._kill()
+        for text in self._lines(Deadline(self._runner.pid, END_SECONDS_MAX, may_sleep=True)):
+            if json.loads(text)[0] == "over":
+                self._runs = None
+                return
+        self.close()
+
+    def _lines(self, deadline: Deadline) -> Iterator[bytes]:
+        """Whole lines of standard output, until the time is over. Raises `RunnerError` where it ends: the runner itself runs no program."""
+        output = _pipe(self._runner.stdout)
         silent = 0
         with selectors.DefaultSelector() as selector:
             selector.register(output, selectors.EVENT_READ)
@@ -278,31 +359,30 @@ class Release:
                     self._pending = rest
                     yield line
                     continue
-                if not selector.select(POLL_SECONDS):
+                if not selector.select(min(POLL_SECONDS, deadline.asleep / 2)):
                     silent += 1
-                    # A panic that unwinds through C may leave the process waiting for a lock that nobody gives back.
+                    # What a panic that unwinds through C leaves behind may do anything.
                     if deadline.is_over() or (silent > PANIC_POLLS and PANIC in self._said(self._start)):
                         return
                     continue
                 silent = 0
                 data = os.read(output.fileno(), 1 << 16)
                 if not data:
-                    return
+                    with contextlib.suppress(subprocess.TimeoutExpired):
+                        self._runner.wait(END_SECONDS_MAX)
+                    raise self._failed("it does not say why")
                 self._pending += data
 
-    def _cause(self, process: subprocess.Popen[bytes]) -> str:
-        """How a process ended that closed its output."""
-        try:
-            code = process.wait(START_SECONDS_MAX)
-        except subprocess.TimeoutExpired:
-            return "hang"
+    def _cause(self, code: int) -> str:
+        """How a process ended that has an exit code, as `subprocess` has it."""
         if code == HARNESS_FAILED:
-            said = self._said(0).strip().splitlines()
-            self.close()
-            raise RunnerError(f"the runner of {self.folder.name} failed: {said[-1] if said else 'it does not say why'}")
+            raise self._failed("it does not say why")
         if code >= 0:
             return f"exit {code}"
         name = signal.Signals(-code).name
+        # No engine sends itself that.
+        if name == "SIGKILL":
+            return "killed"
         return f"{'abort' if name == 'SIGABRT' else 'crash'} {name}"
 
     def _errors_size(self) -> int:
@@ -315,40 +395,6 @@ class Release:
         size = self._errors_size()
         begin = max(start, size - STDERR_MAX)
         return os.pread(self._errors.fileno(), size - begin, begin).decode("utf-8", "replace")
-
-
-class _Deadline:
-    """A limit of processor time, and a wider one of idle time; waiting for a processor counts as neither, however busy the machine is."""
-
-    def __init__(self, pid: int, seconds: float) -> None:
-        self.pid = pid
-        self.seconds = seconds
-        self.used = self._processor_seconds()
-        self.starved = self._starved_seconds()
-        self.began = time.monotonic()
-        self.passed = False
-
-    def is_over(self) -> bool:
-        """Whether the time is over; remembered in `passed`."""
-        waited = time.monotonic() - self.began
-        if waited > self.seconds:
-            idle = waited - (self._starved_seconds() - self.starved)
-            self.passed = idle > IDLE_FACTOR * self.seconds or self._processor_seconds() - self.used > self.seconds
-        return self.passed
-
-    def _processor_seconds(self) -> float:
-        try:
-            fields = Path(f"/proc/{self.pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-    def _starved_seconds(self) -> float:
-        """How long the process has been ready to run, and was not run."""
-        try:
-            return int(Path(f"/proc/{self.pid}/schedstat").read_text(encoding="ascii").split()[1]) / 1e9
-        except (OSError, IndexError, ValueError):
-            return 0.0
 
 
 def environment(*, checked_allocator: bool) -> dict[str, str]:
@@ -374,7 +420,13 @@ def debug_allocator() -> str:
     return ctypes.util.find_library("c_malloc_debug") or ""
 
 
-def _input(process: subprocess.Popen[bytes]) -> IO[bytes]:
-    if process.stdin is None:
-        raise RunnerError("the runner has no input")
-    return process.stdin
+def _pipe(pipe: IO[bytes] | None) -> IO[bytes]:
+    if pipe is None:
+        raise RunnerError("the runner has no pipes")
+    return pipe
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    if pipe is not None:
+        with contextlib.suppress(OSError):
+            pipe.close()

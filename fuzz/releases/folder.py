@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from typing import TYPE_CHECKING, Any, Final
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 FORMAT: Final = "drc program v1"
 DIGEST_DIGITS: Final = 8
 ACTIONS_TOLD_MAX: Final = 60
+_INSTRUCTION: Final = re.compile(r"\((?:\w+\.\w+|call|drop|block|loop|if|br|br_if|br_table|select|unreachable)\b")
 _WORDS: Final = {
     "new": "makes value {0}",
     "drop": "lets go of value {0}",
@@ -82,6 +84,8 @@ def _source(source: list[Any]) -> str:
         return f"a global that holds {_value(rest[0])}"
     if kind == "fresh":
         return f"a table of {rest[0]} that holds {_value(rest[1])}"
+    if kind == "host":
+        return "a function of the host that is never called"
     return f"{rest[1]} of instance {rest[0]}"
 
 
@@ -100,6 +104,18 @@ def script_lines(program: seam.Program) -> Iterator[str]:
             yield f"  {number:3}  {tell_action(action)}"
 
 
+def instructions(wat: str) -> int:
+    """Return how many instructions the functions of a module have; the module has its parts on lines of their own.
+
+    >>> parts = ["(module", "(global $g externref (ref.null extern))", "(func $f", "(drop (global.get $g))", "(call $h)))"]
+    >>> instructions(chr(10).join(parts))
+    3
+    """
+    lines = [line.strip() for line in wat.splitlines()]
+    first = next((number for number, line in enumerate(lines) if line.startswith("(func ")), len(lines))
+    return sum(len(_INSTRUCTION.findall(line)) for line in lines[first:])
+
+
 def story(sighting: Sighting, releases: int) -> list[str]:
     """Tell a finding in a few lines.
 
@@ -108,10 +124,11 @@ def story(sighting: Sighting, releases: int) -> list[str]:
         releases: on how many it was run.
     """
     found, known = sighting.found, sighting.known()
+    operations = f"{len(found.built.recipe.items)} of {found.operations} operations"
     lines = [
         f"{found.verdict.kind} on wasmtime {found.release}",
         f"  what is wrong: {found.verdict.text}",
-        f"  found by:      module {found.number}, {len(found.built.recipe.items)} of {found.operations} operations",
+        f"  found by:      module {found.number}, {operations}, {instructions(found.built.program.wat)} Wasm instructions",
         f"  affected:      {sighting.range()}" + (f" (of {releases} releases)" if releases > 1 else ""),
     ]
     if known is not None:

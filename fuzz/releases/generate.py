@@ -71,16 +71,17 @@ PROFILES: Final = (
 """Taken in turn. What one release cannot do, or does wrong all the time, must not hide the rest."""
 
 
-def generate(seed: int, profile: Profile, number: int = 0) -> Built:
+def generate(seed: int, profile: Profile, number: int = 0, operations: int = OPERATIONS_MAX) -> Built:
     """Return a program that is a pure function of its arguments.
 
     Args:
         seed: any int.
         profile: what it may have.
         number: its id.
+        operations: most that are drawn after the first few.
     """
     chooser = Seeded(seed)
-    drawn = _Drawn(chooser, profile)
+    drawn = _Drawn(chooser, profile, operations)
     with contextlib.suppress(Exhausted):
         drawn.run()
     return finish(drawn.weaver, tuple(drawn.items), number)
@@ -89,8 +90,9 @@ def generate(seed: int, profile: Profile, number: int = 0) -> Built:
 class _Drawn:
     """A program under way."""
 
-    def __init__(self, chooser: Seeded, profile: Profile) -> None:
+    def __init__(self, chooser: Seeded, profile: Profile, operations: int) -> None:
         self.chooser = chooser
+        self.operations = operations
         self.profile = profile
         self.limits = _limits(chooser, profile)
         self.weaver = Weaver(Recipe(self.limits, (), profile.segments))
@@ -103,11 +105,12 @@ class _Drawn:
         choose = self.chooser.choose
         for _ in range(1 + choose(3)):
             self.kind(Kind.NEW)
-        self.kind(Kind.INSTANTIATE)
+        for _ in range(1 + choose(2)):
+            self.kind(Kind.INSTANTIATE)
         for kind in (Kind.HOST_TABLE_GROW, Kind.HOST_TABLE_SET, Kind.HOST_GLOBAL_SET):
             if choose(2):
                 self.kind(kind)
-        for _ in range(10 + choose(1 + choose(OPERATIONS_MAX))):
+        for _ in range(10 + choose(1 + choose(self.operations))):
             self.next()
 
     def kind(self, kind: Kind) -> None:
@@ -189,10 +192,14 @@ class _Drawn:
             for position, (_, domain) in enumerate(spec.operands, start=1):
                 if domain in _INSTANCE_DOMAINS and row[position] not in reach:
                     bent[position] = reach[self.chooser.choose(3)]
+            if row[0] == Kind.CALL_FUNCTION and self.chooser.choose(2):
+                bent[1] = reach[2]
             self.within_bounds(bent)
             self.with_references(bent, spec)
             self.keep_alive(bent, spec.operands)
         else:
+            if row[0] == Kind.CALL_WASM and weaver.links and self.chooser.choose(2):
+                bent[1] = max(weaver.links)
             self.with_roots(bent, spec)
         if row[0] == Kind.INSTANTIATE:
             if not self.profile.initials:

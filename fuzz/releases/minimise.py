@@ -7,6 +7,7 @@ integers, fewer arguments, shorter loops. A smaller recipe counts if it shows a 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Final
 
 from fuzz.releases import oracle, recipe
@@ -15,12 +16,12 @@ from fuzz.releases.recipe import Item, Recipe, form_of
 from model.ops import BY_KIND, NULL, Kind
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterator
 
     from fuzz.releases.oracle import Verdict
 
-    Judge = Callable[[Sequence[Built]], Iterator[Verdict | None]]
-    """Runs programs in order and yields a verdict for each, lazily: what is not asked for need not be run."""
+    Judge = Callable[[Built], Verdict | None]
+    """Runs a program and judges it."""
 
 MEMORY: Final = "memory"
 """The family of verdicts that say memory is, or would be, corrupt."""
@@ -28,6 +29,10 @@ RUNS_MAX: Final = 2000
 """Programs that minimising may run."""
 HISTORY: Final = 8
 """Smaller programs that are tried again, the smallest first, when one does not show the finding each time."""
+PAIRS_MAX: Final = 12
+"""Most items of which each two are taken out together: a call goes with what it calls, a value with who names it."""
+STEADY: Final = 2
+"""Times that the smallest program has to show the finding again."""
 _QUIET: Final = frozenset({oracle.LEAK, oracle.LATE, oracle.WRONG_SIZE, oracle.NO_TRAP})
 
 
@@ -42,7 +47,7 @@ def family(verdict: Verdict | None) -> str:
         return ""
     if verdict.kind in _QUIET:
         return verdict.kind
-    return "hang" if verdict.kind.startswith("hang") else MEMORY
+    return oracle.HANG if verdict.kind == oracle.HANG else MEMORY
 
 
 @dataclass(slots=True)
@@ -59,52 +64,79 @@ class Minimised:
     verdict: Verdict
     runs: int
 
+    @property
+    def shown(self) -> tuple[Built, Verdict]:
+        """The program and what it shows."""
+        return self.built, self.verdict
 
-def minimise(built: Built, verdict: Verdict, judge: Judge, *, stop: Callable[[], bool] = lambda: False) -> Minimised:
+
+def minimise(
+    built: Built, verdict: Verdict, judge: Judge, *, again: Judge | None = None, stop: Callable[[], bool] = lambda: False
+) -> Minimised:
     """Cut a program down.
 
     Args:
         built: shows the verdict.
         verdict: what it shows.
         judge: runs programs on the release.
+        again: the same in a process that has run nothing before, as it will be when a person runs the program.
         stop: asked between runs; True ends the work with the smallest program so far.
     """
-    return _Minimiser(Minimised(built, verdict, 0), judge, stop).run()
+    return _Minimiser(Minimised(built, verdict, 0), judge, again or judge, stop).run()
 
 
 class _Minimiser:
     """Work under way: the smallest program so far."""
 
-    def __init__(self, best: Minimised, judge: Judge, stop: Callable[[], bool]) -> None:
+    def __init__(self, best: Minimised, judge: Judge, again: Judge, stop: Callable[[], bool]) -> None:
         self.best = best
         self.judge = judge
+        self.again = again
         self.stop = stop
         self.family = family(best.verdict)
         self.history = [(best.built, best.verdict)]
 
     def run(self) -> Minimised:
+        self.prefix()
         while True:
             before = self.best.built.recipe
             self.without_pieces()
             self.to_the_end(_plainer)
             self.to_the_end(_smaller)
-            if self.best.built.recipe == before or self.stop() or self.best.runs >= RUNS_MAX:
+            if self.best.built.recipe == before and len(before.items) <= PAIRS_MAX:
+                self.to_the_end(_without_pairs)
+            if self.best.built.recipe == before or self.over():
                 return self.steady()
 
     def steady(self) -> Minimised:
         """Return the smallest program that shows the finding twice more: what freed memory holds is chance, a little."""
         for built, verdict in reversed(self.history[-HISTORY:]):
-            if all(family(again) == self.family for again in self.judge([built, built])):
+            if all(family(self.again(built)) == self.family for _ in range(STEADY)):
                 self.best.built, self.best.verdict = built, verdict
                 break
         return self.best
 
+    def prefix(self) -> None:
+        """Find a short beginning that shows the finding, by halves: what comes after it happened is of no use."""
+        low, high = 0, len(self.best.built.recipe.items)
+        while low + 1 < high:
+            middle = (low + high) // 2
+            whole = self.best.built.recipe
+            if self.shows(replace(whole, items=whole.items[:middle])):
+                high = min(middle, len(self.best.built.recipe.items))
+            else:
+                low = middle
+
     def without_pieces(self) -> None:
-        """Take out pieces of half the items, a quarter, and so on down to one."""
+        """Take out pieces of half the items, a quarter, and so on down to one, the last ones first."""
         size = max(1, len(self.best.built.recipe.items) // 2)
         while True:
-            while self.first(_without(self.best.built.recipe, size)):
-                size = min(size, max(1, len(self.best.built.recipe.items) // 2))
+            end = len(self.best.built.recipe.items)
+            while end > 0 and not self.over():
+                whole = self.best.built.recipe
+                self.shows(replace(whole, items=whole.items[: max(0, end - size)] + whole.items[end:]))
+                # What could not be done any more is gone as well.
+                end = min(end - size, len(self.best.built.recipe.items))
             if size == 1:
                 return
             size //= 2
@@ -116,35 +148,40 @@ class _Minimiser:
 
     def first(self, candidates: Iterator[Recipe]) -> bool:
         """Keep the first candidate that shows the finding still; say whether there is one."""
-        if self.stop() or self.best.runs >= RUNS_MAX:
+        return any(self.shows(candidate) for candidate in candidates)
+
+    def shows(self, candidate: Recipe) -> bool:
+        """Keep a candidate if it is smaller and shows the finding still; say whether it is."""
+        if self.over():
             return False
-        current = self.best.built.recipe
-        builts: list[Built] = []
-        for candidate in candidates:
-            built = build(candidate, len(builts))
-            if _weight(built.recipe) < _weight(current):
-                builts.append(built)
-        for built, verdict in zip(builts, self.judge(builts), strict=False):
-            self.best.runs += 1
-            if verdict is not None and family(verdict) == self.family:
-                self.best.built, self.best.verdict = built, verdict
-                self.history.append((built, verdict))
-                return True
-            if self.stop():
-                break
-        return False
+        built = build(candidate)
+        if _weight(built.recipe) >= _weight(self.best.built.recipe):
+            return False
+        self.best.runs += 1
+        verdict = self.judge(built)
+        if verdict is None or family(verdict) != self.family:
+            return False
+        self.best.built, self.best.verdict = built, verdict
+        self.history.append((built, verdict))
+        return True
+
+    def over(self) -> bool:
+        """Say whether there is no time left."""
+        return self.best.runs >= RUNS_MAX or self.stop()
 
 
 def _weight(candidate: Recipe) -> tuple[int, ...]:
     """Order recipes by how much there is to read."""
     items = candidate.items
     extras = sum(sum(item.row[1:]) for item in items if item.row[0] < 0)
+    loops = sum(item.row[-1] > 1 for item in items if item.row[0] in {recipe.CHURN, recipe.FRESH})
     words = sum(len(item.row) for item in items)
     forms = sum((item.wrap > 0) + item.pressure + (item.layout > 0) for item in items)
     return (
         candidate.collections > 0,
         len(items),
         forms,
+        loops,
         words,
         extras,
         sum(max(0, number) for item in items for number in item.row[1:]),
@@ -155,6 +192,11 @@ def _weight(candidate: Recipe) -> tuple[int, ...]:
 def _without(whole: Recipe, size: int) -> Iterator[Recipe]:
     for start in range(0, len(whole.items), size):
         yield replace(whole, items=whole.items[:start] + whole.items[start + size :])
+
+
+def _without_pairs(whole: Recipe) -> Iterator[Recipe]:
+    for first, second in combinations(range(len(whole.items)), 2):
+        yield replace(whole, items=(*whole.items[:first], *whole.items[first + 1 : second], *whole.items[second + 1 :]))
 
 
 def _changed(whole: Recipe, index: int, item: Item) -> Recipe:
@@ -187,6 +229,7 @@ def _smaller(whole: Recipe) -> Iterator[Recipe]:
             yield replace(whole, collections=0, items=more)
     for segments in range(whole.segments):
         yield replace(whole, segments=segments)
+    yield from _unrolled(whole)
     for index, item in enumerate(whole.items):
         row = item.row
         if row[0] < 0:
@@ -195,14 +238,34 @@ def _smaller(whole: Recipe) -> Iterator[Recipe]:
                     yield _changed(whole, index, replace(item, row=(*row[:position], number, *row[position + 1 :])))
             continue
         first = 1 + len(BY_KIND[row[0]].operands)
+        if len(row) > first + 1:
+            yield _changed(whole, index, replace(item, row=row[:first]))
         for position in range(first, len(row)):
             yield _changed(whole, index, replace(item, row=row[:position] + row[position + 1 :]))
+            # A name counts the values before it, which are in the way of being taken out.
+            for number in sorted({NULL, 0, row[position] - 1} - {row[position]}) if row[position] >= 0 else ():
+                yield _changed(whole, index, replace(item, row=(*row[:position], number, *row[position + 1 :])))
         for position in range(1, first):
             if row[0] == Kind.INSTANTIATE and position == 2 and row[2] != NULL:
                 yield _changed(whole, index, replace(item, row=(*row[:2], NULL, 0, *row[4:])))
             elif row[position] > 0:
                 for number in {0, row[position] - 1}:
                     yield _changed(whole, index, replace(item, row=(*row[:position], number, *row[position + 1 :])))
+
+
+def _unrolled(whole: Recipe) -> Iterator[Recipe]:
+    """Let one loop fill what two have filled: rounds of fresh references become loads of an old one, all but one round."""
+    rows = [item.row for item in whole.items]
+    for fresh, (kind, *operands) in enumerate(rows):
+        if kind != recipe.FRESH or operands[1] == 1:
+            continue
+        results, rounds = operands
+        once = _changed(whole, fresh, replace(whole.items[fresh], row=(kind, results, 1)))
+        for churn, row in enumerate(rows):
+            if row[0] == recipe.CHURN:
+                for more in range(-results, results + 1):
+                    count = row[3] + results * (rounds - 1) + more
+                    yield _changed(once, churn, replace(whole.items[churn], row=(*row[:3], count)))
 
 
 def _steps(number: int, *, least: int) -> Iterator[int]:

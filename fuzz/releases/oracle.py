@@ -28,6 +28,9 @@ ORDER: Final = "wrong order"
 REFUSED: Final = "refused"
 """The engine or its interface does not take the program: no finding by itself."""
 UNFINISHED: Final = "unfinished"
+HANG: Final = "hang"
+DEADLOCK: Final = "deadlock"
+"""A process that waits for a lock that nobody gives back: where allocators and signal handlers end up whose memory is corrupt."""
 
 
 @dataclass(frozen=True, slots=True)

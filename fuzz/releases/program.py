@@ -6,7 +6,7 @@ table; `drop` takes it out, and is nothing if it is not there. Passing a value l
 then its handle leaves the table with the transfer, so that the engine alone owns it while it runs.
 
 Wasm imports, all optional: functions `("host", "hP_R")` of P references with R results; `("env", "g")`, an immutable global,
-`("env", "m")`, a mutable one, and `("env", "t")`, a table. The type of each is the one that the module asks for.
+`("env", "m")`, a mutable one, `("env", "t")`, a table, and functions `("env", "fN")`. The type of each is the one that the module asks for.
 
 | action | meaning |
 | --- | --- |
@@ -19,7 +19,8 @@ Wasm imports, all optional: functions `("host", "hP_R")` of P references with R 
 | `["gc"]`, `["drop_instance", i]`, `["drop_store"]` | |
 | `["return", results, moved]`, `["raise"]` | last in an import's list: its results; a trap |
 
-Sources: `["global", j, export]`, `["table", j, export]`; `["value", v or null]`, a new global; `["fresh", size, v or null]`, a new table.
+Sources: `["global", j, export]`, `["table", j, export]`, `["function", j, export]`; `["value", v or null]`, a new global;
+`["fresh", size, v or null]`, a new table; `["host", "hP_R"]`, a function of the host like those that are imported from it.
 
 Places: `["script", n]`, `["import", k, n]`, `["destructor", v, n]`: the n-th action of a list. The arguments of import call k arrive at
 `["import", k, -1]`. Events, in the order in which they happen:
@@ -76,7 +77,14 @@ _FORMS: Final[dict[str, tuple[str, ...]]] = {
 }
 _LAST_ONLY: Final = frozenset({"return", "raise"})
 _NAME: Final = re.compile(r"[A-Za-z0-9_]{1,40}")
-_SOURCE_FORMS: Final = {"global": (_INDEX, _EXPORT), "table": (_INDEX, _EXPORT), "value": (_OPTIONAL,), "fresh": (_INDEX, _OPTIONAL)}
+_SOURCE_FORMS: Final = {
+    "global": (_INDEX, _EXPORT),
+    "table": (_INDEX, _EXPORT),
+    "function": (_INDEX, _EXPORT),
+    "value": (_OPTIONAL,),
+    "fresh": (_INDEX, _OPTIONAL),
+    "host": (_EXPORT,),
+}
 
 
 class ProgramError(ValueError):

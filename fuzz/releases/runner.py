@@ -4,6 +4,10 @@ It needs the standard library and the `wasmtime` package under test, and is star
 one program a line (`fuzz.releases.program`), standard output one event a line: those that are told there, preceded by `["begin", id]`.
 An event is written when it happens, so the last one says what the engine died of.
 
+The process that is started makes an engine and runs nothing. It forks a process that runs programs, and another one whenever that has
+died: to fork takes 2 ms where to start takes 80, and a release with a bug dies all the time. A process that begins says
+`["ready", id]`; of one that died, its parent says `["over", code]`, the code as `subprocess` has it.
+
 The engine holds each value in one box for as long as it lives, and the host has at most one handle to it. What the engine hands over
 becomes a handle if there is none. After the script comes `drop_store`, if the script has not done it: all handles in order, then all
 instances, then the store.
@@ -19,9 +23,10 @@ import ctypes
 import importlib
 import json
 import os
+import select
 import signal
 import sys
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from fuzz.releases.adapter import Adapter, RaisedError, Raw, RefusedError, Thing, TrappedError, give_up
 from fuzz.releases.contextual import Contextual
@@ -158,6 +163,8 @@ class Session:
             return self.adapter.new_global(kind, self.argument(source[1]))
         if source[0] == "fresh":
             return self.adapter.new_table(kind, self.argument(source[2]))
+        if source[0] == "host":
+            return self.adapter.host_function(source[1])
         return self.export(source[1], source[2])
 
     def export(self, number: int, name: str) -> Thing:
@@ -328,26 +335,58 @@ class Runner:
         return self.session.imported(parameters, count)
 
 
+def follow(parent: int) -> None:
+    """End with the parent: it may be killed, and then nobody reads what comes out of this process, or stops it."""
+    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def serve(runner: Runner) -> None:
+    """Run programs in a process of its own, and in another one when that has died, until standard input ends."""
+    here = os.getpid()
+    ended = select.poll()
+    ended.register(0, select.POLLIN)
+    # A writer that is gone leaves a hang-up, and nothing to read.
+    while select.POLLHUP not in [event for _, event in ended.poll(0)]:
+        child = os.fork()
+        if not child:
+            follow(here)
+            work(runner)
+        _, status = os.waitpid(child, 0)
+        code = os.waitstatus_to_exitcode(status)
+        if code == 0:
+            return
+        say(["over", code])
+
+
+def work(runner: Runner) -> NoReturn:
+    """Run the programs of standard input until it ends."""
+    try:
+        say(["ready", os.getpid()])
+        for line in sys.stdin.buffer:
+            runner.run(json.loads(line))
+    except Exception:  # noqa: BLE001
+        give_up()
+    # No finalizers of modules: what is left is the engine, and all programs have ended.
+    os._exit(0)
+
+
 def main() -> None:
     """Run the programs of standard input until it ends."""
     parser = argparse.ArgumentParser(prog="python -m fuzz.releases.runner", description="Run programs on one released engine.")
     parser.add_argument("package", help="folder that has the `wasmtime` package")
     parser.add_argument("--opt-level", choices=("none", "speed", "speed_and_size"), default="speed")
     arguments = parser.parse_args()
-    # Whoever started this process may be killed; then nobody reads what comes out of it, or stops it.
-    ctypes.CDLL(None).prctl(PARENT_DEATH_SIGNAL, signal.SIGKILL)
+    follow(os.getppid())
     # A terminal interrupts all that runs in it. To end this process is its parent's business, or it would look like a death.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.setrecursionlimit(RECURSION_MAX)
     sys.path.insert(0, arguments.package)
     try:
-        runner = Runner(importlib.import_module("wasmtime"), arguments.opt_level)
-        say(["ready"])
-        for line in sys.stdin.buffer:
-            runner.run(json.loads(line))
+        serve(Runner(importlib.import_module("wasmtime"), arguments.opt_level))
     except Exception:  # noqa: BLE001
         give_up()
-    # No finalizers of modules: what is left is the engine, and all programs have ended.
     os._exit(0)
 
 

@@ -60,7 +60,7 @@ def _call_wasm(weaver: Weaver, row: Row, item: Item) -> Callable[[int], None]:
 
 def _call_function(weaver: Weaver, row: Row, item: Item) -> Callable[[int], None]:
     activation = Activation(row[1], len(row) - 4, False, item.pressure, item.layout)
-    weaver.code("call", activation, row[4:], [], item.wrap)
+    weaver.code("call", weaver.owner(row[1]), activation, row[4:], [], item.wrap)
 
     def entered(_result: int) -> None:
         weaver.activations.append(activation)

@@ -47,6 +47,7 @@ class Module:
         self.functions: dict[str, str] = {}
         self.exports: dict[str, None] = {}
         self.recursions: dict[int, None] = {}
+        self.links: dict[str, tuple[int, int]] = {}
 
     def use(self, name: str) -> str:
         """Note that a global, table or helper is used; return its name."""
@@ -57,6 +58,12 @@ class Module:
         """Return the name of an imported host function."""
         self.imports[parameters, results] = None
         return f"$h{parameters}_{results}"
+
+    def linked(self, callee: Activation) -> str:
+        """Return the name under which a function of the instance that this one is linked to is imported: its own, with an l in front."""
+        self.links[callee.name] = callee.parameters, len(callee.results or ())
+        self.exports[callee.name] = None
+        return f"l{callee.name}"
 
     def add(self, activation: Activation) -> None:
         """Write an activation's function, unless there is one with the same text, and name the activation after it.
@@ -95,6 +102,8 @@ class Module:
             found.append('(import "env" "m" (global $m (mut externref)))')
         if "$lt" in self.used:
             found.append('(import "env" "t" (table $lt 0 externref))')
+        for name, (parameters, results) in self.links.items():
+            found.append(f'(import "env" "{name}" (func $l{name}{_types("param", parameters)}{_types("result", results)}))')
         return found
 
     def _own(self) -> list[str]:
@@ -310,9 +319,10 @@ class Body:
         """Drop the segment."""
         return [f"(elem.drop {self.module.use('$seg')})"]
 
-    def call(self, callee: Activation, arguments: tuple[int, ...], results: list[int]) -> list[str]:
-        """Call a function of the module."""
-        call = f"(call ${callee.name}{''.join(' ' + self._get(slot) for slot in arguments)})"
+    def call(self, owner: str, callee: Activation, arguments: tuple[int, ...], results: list[int]) -> list[str]:
+        """Call a function of the module, of this instance or of the one that it is linked to."""
+        name = callee.name if owner == "own" else self.module.linked(callee)
+        call = f"(call ${name}{''.join(' ' + self._get(slot) for slot in arguments)})"
         if callee.results is not None and not results:
             return [call, *["(drop)"] * len(callee.results)]
         return [call, *(self._pop(slot) for slot in reversed(results))]

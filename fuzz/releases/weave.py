@@ -34,10 +34,11 @@ _REACH: Final[dict[int, tuple[int, ...]]] = {
     Kind.TABLE_FILL: (1,),
     Kind.TABLE_COPY: (1, 2),
     Kind.TABLE_INIT: (1,),
+    Kind.CALL_FUNCTION: (1,),
 }
 """Operands that name an instance which the code must be linked to."""
-_OWN: Final[dict[int, int]] = {Kind.TABLE_INIT: 2, Kind.ELEM_DROP: 1, Kind.CALL_FUNCTION: 1}
-"""Operands that name an instance which must be the code's own: there is one module, and functions are not imported."""
+_OWN: Final[dict[int, int]] = {Kind.TABLE_INIT: 2, Kind.ELEM_DROP: 1}
+"""Operands that name an instance which must be the code's own: segments are not imported."""
 _GLOBALS: Final = (Kind.GLOBAL_GET, Kind.GLOBAL_SET)
 _HOST_ELEMENTS: Final = (Kind.HOST_TABLE_GET, Kind.HOST_TABLE_SET)
 

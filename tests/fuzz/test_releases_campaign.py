@@ -3,7 +3,6 @@
 import json
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -80,11 +79,10 @@ def test_a_finding_is_minimised_on_the_release_that_shows_it(engines: dict[str, 
     assert len(built.recipe.items) == 16
     with Release(engines[BROKEN]) as engine:
 
-        def judge(builts: Sequence[Built]) -> Iterator[Verdict | None]:
-            for candidate in builts:
-                yield verdict_of(candidate, engine.run(candidate.program.as_json()))
+        def judge(candidate: Built) -> Verdict | None:
+            return verdict_of(candidate, engine.run(candidate.program.as_json()))
 
-        verdict = next(judge([built]))
+        verdict = judge(built)
         assert verdict is not None
         small = minimise(built, verdict, judge)
     assert small.verdict.kind == oracle.EARLY
@@ -124,6 +122,67 @@ def test_a_campaign_finds_what_is_broken_and_runs_it_on_all_releases(engines: di
     for sighting in campaign.sightings:
         assert sighting.found.release == BROKEN
         assert sighting.shows[MENDED] == ""
+
+
+LINKED = Limits(scope="everything", slots=3, globals=1, table=2, segment=0, fields=0, destructors=0, destructor_ops=0, instances=2)
+ACROSS = (
+    (Kind.NEW, 0),
+    (Kind.INSTANTIATE, 0, NULL, 0, 0),
+    (Kind.INSTANTIATE, 0, NULL, 0, 0),
+    (Kind.CALL_WASM, 1, 0, 0),
+    (Kind.CALL_FUNCTION, 0, 0, 0b001, 0),
+    (Kind.TABLE_SET, 0, 0, 0, 0b001),
+    (Kind.CALL_IMPORT, 0b001, 0),
+    (Kind.GC,),
+    (Kind.RETURN_IMPORT, 0),
+    (Kind.RETURN, 0, 1),
+    (Kind.RETURN, 0),
+)
+"""A function of instance 1 calls one of instance 0, which stores what it is given and hands it to the host; both hand it back."""
+
+
+@pytest.mark.parametrize("release", ["0.24.0", BROKEN, MENDED, "24.0.0", "50.0.1"])
+def test_a_function_calls_one_of_another_instance(release: str) -> None:
+    built = build(Recipe(LINKED, tuple(Item(row, int(row[0] == Kind.INSTANTIATE)) for row in ACROSS)))
+    assert [item.row for item in built.recipe.items] == [*ACROSS]
+    assert '(import "env" "f0" (func $lf0 (param externref) (result externref externref)))' in built.program.wat
+    assert "(call $lf0 (local.get $s0))" in built.program.wat
+    made = [action for action in built.program.script if action[0] == "instantiate"]
+    assert made == [
+        ["instantiate", 0, {"f0": ["host", "h1_2"]}],
+        ["instantiate", 1, {"f0": ["function", 0, "f0"]}],
+    ]
+    with Release(wheels.obtain(release, wheels.cache_folder())) as engine:
+        outcome = engine.run(built.program.as_json())
+    assert verdict_of(built, outcome) is None
+    assert [event[2] for event in outcome.events if event[0] == "got"] == [[0], [0]]
+
+
+def test_a_campaign_goes_on_without_a_release_that_cannot_run_here(engines: dict[str, Path], tmp_path: Path) -> None:
+    (tmp_path / "0.1").mkdir()
+    (tmp_path / "0.1" / "wasmtime.py").write_text("import os\nos.abort()\n", encoding="utf-8")
+    campaign = Campaign([tmp_path / "0.1", engines[BROKEN]], seconds=None, programs=15, seed=0, jobs=1)
+    campaign.run()
+    assert [(cell.programs, cell.problem) for cell in campaign.cells] == [
+        (0, "wasmtime 0.1 does not start on this machine: SIGABRT"),
+        (15, ""),
+    ]
+    assert campaign.sightings
+    assert all(list(sighting.shows) == [BROKEN] for sighting in campaign.sightings)
+
+
+def test_times_are_told_where_time_bounds_a_campaign(engines: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["releases", "--versions", BROKEN, "--seed", "1", "--findings", str(tmp_path)]
+    assert drc.main([*words, "--seconds", "2", "--json"]) == drc.FOUND
+    (cell,) = json.loads(capsys.readouterr().out)["releases"]
+    assert cell["first"]
+    assert all(0 < first["seen"] <= first["minimised"] <= cell["seconds"] for first in cell["first"])
+    assert [first["minimised"] for first in cell["first"]] == sorted(first["minimised"] for first in cell["first"])
+    assert all(first["processor_seconds"] > 0 for first in cell["first"])
+    assert cell["processor_seconds"] > 0
+    assert drc.main([*words, "--programs", "15", "--json"]) == drc.FOUND
+    (cell,) = json.loads(capsys.readouterr().out)["releases"]
+    assert sorted(cell) == ["minimised", "programs", "release", "verdicts"]
 
 
 # The command line.

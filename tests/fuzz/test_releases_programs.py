@@ -153,6 +153,15 @@ def test_profiles_leave_out_what_they_say() -> None:
     assert any("(item (global.get" in generate(seed, PROFILES[2]).program.wat for seed in range(60))
 
 
+def test_calls_across_instances_are_drawn() -> None:
+    wats = [generate(seed, PROFILES[seed % len(PROFILES)]).program.wat for seed in range(120)]
+    imported = [wat for wat in wats if '(import "env" "f' in wat]
+    assert len(imported) >= 8
+    # With references, in both directions.
+    assert any("externref" in line for wat in imported for line in wat.splitlines() if '(import "env" "f' in line and "(param" in line)
+    assert any("externref" in line for wat in imported for line in wat.splitlines() if '(import "env" "f' in line and "(result" in line)
+
+
 def test_every_operation_and_every_extra_is_drawn() -> None:
     kinds = {item.row[0] for seed in range(120) for item in generate(seed, PROFILES[seed % len(PROFILES)]).recipe.items}
     assert kinds == recipes.SUPPORTED | set(recipes.EXTRAS)

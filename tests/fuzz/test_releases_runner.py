@@ -2,17 +2,15 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fuzz.releases import wheels
-from fuzz.releases.engine import Outcome, Release, RunnerError, Settings, action_at, environment, in_order, plain_verdict
+from fuzz.releases.engine import Outcome, Release, Settings, action_at, in_order, plain_verdict
 from fuzz.releases.repro import reproduction
 
 Data = dict[str, Any]
@@ -250,29 +248,6 @@ def test_what_is_no_module_or_asks_for_too_much_is_an_error(engines: dict[str, P
         assert outcome.death == ""
 
 
-def test_a_hang_is_stopped_and_the_next_program_runs(engines: dict[str, Path]) -> None:
-    endless = program('(module (func (export "f") (loop $l (br $l))))', [["instantiate", 0, {}], ["call", 0, "f", []]])
-    harmless = program("(module)", [["instantiate", 0, {}]])
-    with Release(engines[NEW], Settings(program_seconds=1.0)) as release:
-        outcomes = list(release.run_all([endless, harmless, endless]))
-    assert [outcome.death for outcome in outcomes] == ["hang", "", "hang"]
-    assert outcomes[0].events[-1] == ["at", ["script", 1]]
-    assert outcomes[1].events[-1] == ["end"]
-
-
-def test_a_process_that_does_nothing_is_given_up_too(engines: dict[str, Path]) -> None:
-    with Release(engines[NEW], Settings(program_seconds=0.1)) as release:
-        os.kill(release._started().pid, signal.SIGSTOP)
-        assert release.run(program("(module)", [])).death == "hang"
-
-
-def test_an_interrupt_is_for_the_parent(engines: dict[str, Path]) -> None:
-    """A terminal sends it to every process: it must not be taken for a death."""
-    with Release(engines[NEW]) as release:
-        os.kill(release._started().pid, signal.SIGINT)
-        assert release.run(program("(module)", [["gc"]])).death == ""
-
-
 def test_a_panic_of_the_engine_is_named_and_what_it_says_kept(engines: dict[str, Path]) -> None:
     """Initialising a table from a segment that holds null; the panic unwinds into C, and whatever that leads to is not the point."""
     wat = """(module (table $t 1 externref) (elem $seg externref (item (ref.null extern)))
@@ -284,69 +259,13 @@ def test_a_panic_of_the_engine_is_named_and_what_it_says_kept(engines: dict[str,
     assert plain_verdict(initialising, run(engines[NEW], initialising)) == ""
 
 
-def processes_of(folder: Path) -> set[str]:
-    """Ids of the live processes that run the release in a folder."""
-    found = set()
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            words = path.read_bytes().split(b"\0")
-        except OSError:
-            continue
-        if b"fuzz.releases.runner" in words and str(folder).encode() in words:
-            found.add(path.parent.name)
-    return found
-
-
-def private_copy(folder: Path, copy: Path) -> Path:
-    """The same release in a folder of its own, so that its processes are this test's."""
-    copy.mkdir()
-    for item in folder.iterdir():
-        (copy / item.name).symlink_to(item)
-    return copy
-
-
-def test_processes_are_recycled_and_reaped_and_leave_nothing(engines: dict[str, Path], tmp_path: Path) -> None:
-    folder = private_copy(engines[NEW], tmp_path / "release")
-    wanted = program("(module)", [["instantiate", 0, {}]])
-    files = {path.name for path in Path("/proc/self/fd").iterdir()}
-    seen = set()
-    with Release(folder, Settings(programs_max=2)) as release:
-        for _ in range(5):
-            assert release.run(wanted).death == ""
-            assert len(processes_of(folder)) == 1
-            seen |= processes_of(folder)
-    assert len(seen) == 3
-    assert processes_of(folder) == set()
-    assert {path.name for path in Path("/proc/self/fd").iterdir()} == files
-
-
-def test_a_runner_ends_with_its_parent(engines: dict[str, Path], tmp_path: Path) -> None:
-    folder = private_copy(engines[NEW], tmp_path / "release")
-    endless = program('(module (func (export "f") (loop $l (br $l))))', [["instantiate", 0, {}], ["call", 0, "f", []]])
-    (tmp_path / "endless.json").write_text(json.dumps(endless), encoding="utf-8")
-    code = (
-        "import json, os, threading; from pathlib import Path; from fuzz.releases.engine import Release; "
-        f"release = Release(Path({str(folder)!r})); process = release._started(); "
-        "threading.Timer(1.0, lambda: os._exit(3 if process.poll() is None else 4)).start(); "
-        f"release.run(json.loads(Path({str(tmp_path / 'endless.json')!r}).read_text()))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(Path.cwd())}, timeout=200, check=False)
-    assert done.returncode == 3
-    # Its signal is on its way when the parent is reaped.
-    deadline = time.monotonic() + 60
-    while processes_of(folder) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert processes_of(folder) == set()
-
-
 def test_stores_do_not_pile_up_in_a_process(engines: dict[str, Path]) -> None:
     """A callback that held its own store would keep it for ever, and some day the process would be out of mappings."""
     wanted = program(IMPORTING, [["instantiate", 0, {}], ["call", 0, "f", []]], [[["new", 0], ["return", [0], [0]]]], values=1)
     with Release(engines[NEW], Settings()) as release:
 
         def mappings() -> int:
-            assert release._process is not None
-            return len(Path(f"/proc/{release._process.pid}/maps").read_text(encoding="ascii").splitlines())
+            return len(Path(f"/proc/{release.started()}/maps").read_text(encoding="ascii").splitlines())
 
         for _ in range(20):
             release.run(wanted)
@@ -354,22 +273,6 @@ def test_stores_do_not_pile_up_in_a_process(engines: dict[str, Path]) -> None:
         for _ in range(100):
             assert plain_verdict(wanted, release.run(wanted)) == ""
         assert mappings() <= before + 8
-
-
-def test_a_mistake_of_the_runner_is_no_finding(engines: dict[str, Path], tmp_path: Path) -> None:
-    with Release(engines[NEW]) as release, pytest.raises(RunnerError, match=r"the runner of 50\.0\.1 failed: .*do_nonsense"):
-        release.run(program("(module)", [["nonsense"]]))
-    with Release(tmp_path) as release, pytest.raises(RunnerError, match=r"failed: .*No module named .wasmtime."):
-        release.run(program("(module)", []))
-
-
-def test_the_environment_of_a_runner_is_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WASMTIME_LOG", "trace")
-    monkeypatch.setenv("MALLOC_PERTURB_", "0")
-    variables = environment(checked_allocator=False)
-    assert "WASMTIME_LOG" not in variables
-    assert variables["MALLOC_PERTURB_"] == "165"
-    assert "LD_PRELOAD" not in variables
 
 
 @pytest.mark.parametrize(
