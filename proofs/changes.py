@@ -34,9 +34,7 @@ NOT_CHANGED: Final = frozenset({"create"})
 # What stands for the constants of a module among its functions, and what the classes are whose methods are over words.
 CONSTANTS: Final = ""
 CLASSES: Final = frozenset({"VMOffsets", "StackMap", "StackMapRegistry"})
-CHUNK_ARITHMETIC: Final = frozenset(
-    {CONSTANTS, "table_init", "try_insert", "num_filled_in_bump_chunk", "elements", "sweep", "sweep_slot"}
-)
+CHUNK_ARITHMETIC: Final = frozenset({CONSTANTS, "table_init", "try_insert", "num_filled_in_bump_chunk", "elements", "sweep", "sweep_slot"})
 # By module: the functions and classes to change, all of them if none is named, and where the obligations about them are.
 TARGETS: Final[dict[str, tuple[frozenset[str], tuple[str, ...]]]] = {
     "layout": (frozenset(), ("proofs.layout",)),
