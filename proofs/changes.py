@@ -120,11 +120,17 @@ def changes(module: str, text: str, only: frozenset[str]) -> Iterator[Change]:
 
 
 def _nodes(node: ast.AST) -> Iterator[ast.AST]:
-    """Visit a node and all below it, outer ones first, but not what is not to be changed."""
+    """Visit a node and all below it, outer ones first, but not what is not to be changed, and no annotation: none is evaluated."""
     level = [node]
     while level:
         yield from level
-        level = [child for above in level for child in ast.iter_child_nodes(above) if getattr(child, "name", None) not in NOT_CHANGED]
+        level = [
+            child
+            for above in level
+            for child in ast.iter_child_nodes(above)
+            if getattr(child, "name", None) not in NOT_CHANGED
+            and child not in (getattr(above, "annotation", None), getattr(above, "returns", None))
+        ]
 
 
 def _changed(node: ast.AST) -> Iterator[tuple[str, dict[str, object]]]:

@@ -73,6 +73,7 @@ def test_only_a_function_or_what_survived_before_is_tried_again(capsys: pytest.C
 
 
 def test_what_is_not_to_be_changed_is_left_alone() -> None:
-    small = "class StackMapRegistry:\n    def create(self):\n        return 4 + 5\n\n    def find(self):\n        return 0\n"
+    methods = "    def create(self):\n        return 4 + 5\n\n    def find(self, a: int | str) -> int | None:\n        return 0\n"
+    small = f"class StackMapRegistry:\n{methods}"
     assert [change.what for change in changes("m", small, frozenset())] == ["0 becomes 1"]
     assert [change.function for change in changes("m", "A: Final = 1\n\ndef f():\n    return 0\n", frozenset({""}))] == ["", ""]
