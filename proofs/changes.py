@@ -27,14 +27,23 @@ ROOT: Final = Path(__file__).resolve().parent.parent
 SECONDS_MAX: Final = 600.0
 # Questions get less time than in a proof: one that takes so long is no longer the proof that it was.
 SECONDS_OF_A_QUESTION: Final = 60.0
+SURVIVES: Final = "survives: "
 
-# Not changed: functions that make or read Python objects, and one that only frees blocks: nothing is proved of them.
-OBJECTS: Final = frozenset({"c_layout", "image_words", "image_row", "write_image", "registry_clear"})
-# By module: the functions to change, all but `OBJECTS` if there are none, and where the obligations about them are.
+# Not changed: `create` sets up a memory for a registry alone, of a size that nothing depends on.
+NOT_CHANGED: Final = frozenset({"create"})
+# What stands for the constants of a module among its functions, and what the classes are whose methods are over words.
+CONSTANTS: Final = ""
+CLASSES: Final = frozenset({"VMOffsets", "StackMap", "StackMapRegistry"})
+CHUNK_ARITHMETIC: Final = frozenset({CONSTANTS, "table_init", "try_insert", "num_filled_in_bump_chunk", "elements", "sweep", "sweep_slot"})
+# By module: the functions and classes to change, all of them if none is named, and where the obligations about them are.
 TARGETS: Final[dict[str, tuple[frozenset[str], tuple[str, ...]]]] = {
     "layout": (frozenset(), ("proofs.layout",)),
-    "stack_maps": (frozenset(), ("proofs.lookup", "proofs.registration", "proofs.registry_arrays")),
-    "activations_table": (frozenset({"try_insert", "num_filled_in_bump_chunk", "sweep", "sweep_slot"}), ("proofs.memory_operations",)),
+    "stack_maps": (
+        frozenset(),
+        # The cheapest first: what notices a changed constant is then found soon.
+        ("proofs.images", "proofs.registry_growth", "proofs.image_loops", "proofs.registration", "proofs.registry_arrays", "proofs.lookup"),
+    ),
+    "activations_table": (CHUNK_ARITHMETIC, ("proofs.memory_operations", "proofs.chunk")),
 }
 
 OPERATORS: Final[dict[type[ast.AST], tuple[type[ast.AST], ...]]] = {
@@ -84,21 +93,20 @@ def changes(module: str, text: str, only: frozenset[str]) -> Iterator[Change]:
     Args:
         module: Its name.
         text: Its text.
-        only: The functions to change; all but `OBJECTS` if empty.
+        only: The functions and classes to change, `CONSTANTS` for constants; all of them if empty.
     """
     tree = ast.parse(text)
+    lines = text.splitlines()
     for statement in tree.body:
-        name = ""
-        if isinstance(statement, ast.FunctionDef):
+        if isinstance(statement, ast.FunctionDef) or (isinstance(statement, ast.ClassDef) and statement.name in CLASSES):
             name = statement.name
-            if name in OBJECTS or (only and name not in only):
-                continue
-        elif not isinstance(statement, ast.AnnAssign) or only:
-            if not (isinstance(statement, ast.ClassDef) and statement.name == "VMOffsets"):
-                continue
-            name = statement.name
-        lines = text.splitlines()
-        for node in list(ast.walk(statement)):
+        elif isinstance(statement, ast.AnnAssign):
+            name = CONSTANTS
+        else:
+            continue
+        if only and name not in only:
+            continue
+        for node in list(_nodes(statement)):
             for what, changed in _changed(node):
                 kept = {field: getattr(node, field) for field in changed}
                 for field, value in changed.items():
@@ -109,6 +117,20 @@ def changes(module: str, text: str, only: frozenset[str]) -> Iterator[Change]:
                     setattr(node, field, value)
                 line = getattr(node, "lineno", statement.lineno)
                 yield Change(module, name, line, what, "\n".join(other))
+
+
+def _nodes(node: ast.AST) -> Iterator[ast.AST]:
+    """Visit a node and all below it, outer ones first, but not what is not to be changed, and no annotation: none is evaluated."""
+    level = [node]
+    while level:
+        yield from level
+        level = [
+            child
+            for above in level
+            for child in ast.iter_child_nodes(above)
+            if getattr(child, "name", None) not in NOT_CHANGED
+            and child not in (getattr(above, "annotation", None), getattr(above, "returns", None))
+        ]
 
 
 def _changed(node: ast.AST) -> Iterator[tuple[str, dict[str, object]]]:
@@ -190,12 +212,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("modules", nargs="*", choices=[[], *TARGETS], help="layout, stack_maps, activations_table; all by default")
     parser.add_argument("--jobs", type=int, default=1, help="processes")
     parser.add_argument("--every", type=int, default=1, help="try only every n-th change")
+    parser.add_argument("--function", action="append", help="try only changes of this function or class, or of `constant`; may be repeated")
+    parser.add_argument("--again", type=Path, help="try only changes that survive in this file, the output of an earlier run")
     chosen = parser.parse_args(arguments)
     found = [
         change
         for module in chosen.modules or TARGETS
         for change in changes(module, (ROOT / "impl" / f"{module}.py").read_text(encoding="utf-8"), TARGETS[module][0])
-    ][:: chosen.every]
+        if not chosen.function or (change.function or "constant") in chosen.function
+    ]
+    if chosen.again:
+        survived = {line.removeprefix(SURVIVES) for line in chosen.again.read_text(encoding="utf-8").splitlines()}
+        found = [change for change in found if str(change) in survived]
+    found = found[:: chosen.every]
     began = time.monotonic()
     survivors = 0
     with ThreadPoolExecutor(chosen.jobs) as pool:
@@ -203,7 +232,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sys.stderr.write(f"{change}: {noticed or 'SURVIVES'}\n")
             if not noticed:
                 survivors += 1
-                sys.stdout.write(f"survives: {change}\n")
+                sys.stdout.write(f"{SURVIVES}{change}\n")
     sys.stdout.write(f"{len(found)} changes, {len(found) - survivors} noticed, {survivors} survive\n")
     sys.stderr.write(f"{time.monotonic() - began:.0f} s\n")
     return 0

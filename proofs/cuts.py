@@ -94,26 +94,28 @@ class Cut:
     Args:
         function: A function of this project.
         loop: Which loop, counted from 0 in the order in which they begin; inner ones count.
+        within: The loop around it, if what comes before and after it is to be a part of that one's round; else the function is cut.
         contracts: What to put in the place of functions that it calls, by name.
 
     Raises:
         CannotCut: There is no such loop, or it has an `else` or a `continue`.
     """
 
-    def __init__(self, function: Callable[..., object], loop: int = 0, **contracts: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., object], loop: int = 0, within: int | None = None, **contracts: Callable[..., Any]) -> None:
         self.function = function
+        self.within = within
         self.contracts = contracts
         tree = _Returns().visit(_tree(function))
         self._parameters = [argument.arg for argument in tree.args.args]
         loops = sorted(
             (node for node in ast.walk(tree) if isinstance(node, ast.While | ast.For)), key=lambda node: (node.lineno, node.col_offset)
         )
-        if loop >= len(loops):
+        if max(loop, within or 0) >= len(loops):
             raise CannotCut(f"{function.__name__} has {len(loops)} loops")
         self._loop = loops[loop]
         if self._loop.orelse or any(isinstance(node, ast.Continue) for node in ast.walk(self._loop)):
             raise CannotCut(f"loop {loop} of {function.__name__} has an `else` or a `continue`")
-        self._body: list[ast.stmt] = tree.body
+        self._body: list[ast.stmt] = tree.body if within is None else loops[within].body
 
     def _space(self) -> dict[str, Any]:
         space = dict(self.function.__globals__)
@@ -125,10 +127,25 @@ class Cut:
         return self._body.index(self._loop)
 
     def entry(self, *arguments: Any) -> Reached | Returned:
-        """Run what comes before the loop."""
-        body = [*self._body[: self._split()], _end("_Reached")]
-        reached: Reached | Returned = self._run("entry", dict(zip(self._parameters, arguments, strict=True)), body)
+        """Run what comes before the loop, from the function's arguments."""
+        return self.before(dict(zip(self._parameters, arguments, strict=True)))
+
+    def before(self, state: State) -> Reached | Returned:
+        """Run what comes before the loop; if it is cut within another one's round, from where that begins."""
+        reached: Reached | Returned = self._run("entry", state, [*self._body[: self._split()], _end("_Reached")])
         return reached
+
+    def bounds(self, state: State) -> tuple[Any, ...]:
+        """Return what the `range` of the loop is made of, where the loop begins: its rounds, or where they start and stop.
+
+        Raises:
+            CannotCut: The loop is none over a `range`.
+        """
+        source = self._loop.iter if isinstance(self._loop, ast.For) else None
+        if not (isinstance(source, ast.Call) and isinstance(source.func, ast.Name) and source.func.id == "range"):
+            raise CannotCut(f"the loop of {self.function.__name__} is none over a range")
+        made: tuple[Any, ...] = self._run("bounds", state, [ast.Return(ast.Tuple(list(source.args), ast.Load()))])
+        return made
 
     def step(self, state: State) -> Again | Left | Returned:
         """Ask the loop's condition, and go round once.
@@ -143,9 +160,14 @@ class Cut:
         return came
 
     def after(self, state: State) -> Any:
-        """Run what comes after the loop, and return what the function returns."""
-        returned = self._run("after", state, [*self._body[self._split() + 1 :], _end("_Reached")])
-        return returned.value if isinstance(returned, Returned) else None
+        """Run what comes after the loop, and return what the function returns.
+
+        If the loop is cut within another one's round, return what came of that: `Again` with the local variables, or `Returned`.
+        """
+        came = self._run("after", state, [*self._body[self._split() + 1 :], _end("_Reached" if self.within is None else "_Again")])
+        if self.within is not None:
+            return came
+        return came.value if isinstance(came, Returned) else None
 
     def _run(self, piece: str, state: State, body: list[ast.stmt]) -> Any:
         made = _compiled(f"{self.function.__name__}_{piece}", list(state), body, self._space())

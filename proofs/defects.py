@@ -156,3 +156,16 @@ def refuse_overlap_of_the_seed(start: int, end: int, following_start: int, follo
 def append_entry(mem: Memory, entries: int, count: int, pc: int) -> None:
     """Enter a pc behind all others, wherever it belongs. Source: seed `register_stack_maps`, functions out of order."""
     mem[entries + count * ENTRY_WORDS + PC] = pc
+
+
+def move_up_from_the_first(mem: Memory, first: int, last: int, distance: int) -> None:
+    """Move words up, those with the lowest addresses first. Derived: `impl.stack_maps.move_up` begins with the last."""
+    word = first
+    while word < last:
+        mem[word + distance] = mem[word]
+        word += 1
+
+
+def doubled(capacity: int) -> int:
+    """Return the capacity to which a full array grows, if doubling is all. Derived: `insert_module` has a first capacity."""
+    return capacity * 2

@@ -106,6 +106,7 @@ def statement(about: Callable[..., object]) -> str:
 SUBJECTS: Final = (
     "proofs.layout",
     "proofs.memory_operations",
+    "proofs.chunk",
     "proofs.allocator",
     "proofs.walk",
     "proofs.memory_refuted",
@@ -113,6 +114,9 @@ SUBJECTS: Final = (
     "proofs.lookup_refuted",
     "proofs.registration",
     "proofs.registry_arrays",
+    "proofs.images",
+    "proofs.image_loops",
+    "proofs.registry_growth",
     "proofs.registry_refuted",
     "proofs.counting",
 )

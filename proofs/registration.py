@@ -66,7 +66,7 @@ def _sharing_is_exact() -> Claim:
 
     def promise(outcome: Outcome) -> z3.BoolRef:
         later = z3.If(z3.ULT(NEW_START, other_start), other_start, NEW_START)
-        return z3.Not(within(pc)) if outcome.value == 0 else within(later)
+        return z3.Not(within(pc)) if outcome.value == 0 else z3.And(outcome.value == 1, within(later))
 
     return Claim({}, always(outcomes, promise))
 
@@ -80,7 +80,8 @@ def _first_module(modules: z3.BitVecRef, number: z3.BitVecRef) -> tuple[z3.BitVe
 def _registering(sorted_modules: bool) -> tuple[dict[str, z3.BoolRef], list[Outcome]]:
     """Explore `register_stack_maps` from behind its loop: the new range is known, and callees keep what is proved of them.
 
-    The value of a path is whether the image was entered, and where; none if the module was there already.
+    The value of a path is whether the image was entered, and where, none if the module was there already; and whether the callees were
+    given the words that they are about.
     """
     modules, count = at(MEMORY, REGISTRY + MODULES), at(MEMORY, REGISTRY + MODULES_COUNT)
     equal = z3.Bool("the maps are the same")
@@ -106,31 +107,51 @@ def _registering(sorted_modules: bool) -> tuple[dict[str, z3.BoolRef], list[Outc
             "no module is empty (of the one found)": z3.Implies(z3.ULT(INDEX, count), z3.ULT(index_start, index_end)),
         }
 
-    def run(path: Path) -> tuple[list[Any], Any]:
-        entered: list[Any] = []
+    entry_count, entries = z3.BitVecs("entry_count entries", 64)
 
-        def place(_mem: object, _registry: object, index: Any) -> Any:
+    def run(path: Path) -> tuple[list[Any], list[z3.BoolRef]]:
+        entered: list[Any] = []
+        given: list[z3.BoolRef] = []
+
+        def place(_mem: object, registry: Any, index: Any) -> Any:
+            given.append(z3.And(registry.term == REGISTRY, len(given) == 3))
             entered.append(index)
             return path.word(PLACE)
 
+        def search(_mem: object, base: Any, number: Any, pc: Any) -> Any:
+            given.append(z3.And(base.term == modules, number.term == count, pc.term == NEW_START))
+            return path.word(INDEX)
+
+        def compare(_mem: object, module: Any, image: Any, number: Any) -> int:
+            given.append(z3.And(module.term == modules + INDEX * MODULE_WORDS, image.term == IMAGE, number.term == entry_count))
+            return int(path.take(equal))
+
+        # Entries are allocated and written before the registry is changed: where there is no room for them, nothing is.
+        def allocate(_mem: object, size: Any, align: int) -> Any:
+            given.append(z3.And(size.term == entry_count * ENTRY_WORDS, align == 1))
+            return path.word(entries)
+
+        def write(_mem: object, base: Any, image: Any) -> None:
+            given.append(z3.And(base.term == entries, image.term == IMAGE, len(given) == 2))
+
         contracts: dict[str, Any] = {
-            "module_index": lambda *_: path.word(INDEX),
-            "same_maps": lambda *_: int(path.take(equal)),
-            "alloc": lambda *_: path.word("entries"),
-            "write_entries": lambda *_: None,
+            "module_index": search,
+            "same_maps": compare,
+            "alloc": allocate,
+            "write_entries": write,
             "insert_module": place,
         }
         state = {"mem": path.mem, "registry": path.word(REGISTRY), "image": path.word(IMAGE), "start": path.word(NEW_START)}
         state |= {"end": path.word(NEW_END), "entry_count": path.word("entry_count"), "function": 0}
         Cut(register_stack_maps, **contracts).after(state)
-        return entered, equal
+        return entered, given
 
     return assumptions, explore(run, assumptions.values())
 
 
 def _registration_keeps_ranges_disjoint() -> Claim:
-    """A range that is entered lies after all modules before its place and before all modules from it on, for any number of modules; what
-    is refused changes nothing.
+    """A range that is entered lies after all modules before its place and before all modules from it on, for any number of modules, and
+    its entries have exactly the room that they need; what is refused changes nothing.
     """
     assumptions, outcomes = _registering(sorted_modules=True)
     modules, count = at(MEMORY, REGISTRY + MODULES), at(MEMORY, REGISTRY + MODULES_COUNT)
@@ -139,12 +160,14 @@ def _registration_keeps_ranges_disjoint() -> Claim:
     def promise(outcome: Outcome) -> z3.BoolRef | bool:
         if outcome.raised is not None:
             return isinstance(outcome.raised, RegistrationRefused) and outcome.mem.wrote_only([])
-        entered, _ = outcome.value
+        entered, given = outcome.value
         if not entered:
-            return outcome.mem.wrote_only([])
+            return z3.And(*given, outcome.mem.wrote_only([]))
         inside = z3.ULT(ITEM, count)
         return z3.And(
             len(entered) == 1,
+            *given,
+            len(given) == 4,
             entered[0].term == INDEX,
             z3.Implies(z3.And(inside, z3.ULT(ITEM, INDEX)), z3.ULE(end, NEW_START)),
             z3.Implies(z3.And(inside, z3.UGE(ITEM, INDEX)), z3.ULE(NEW_END, start)),
@@ -253,9 +276,10 @@ def _safepoints_are_noticed() -> Claim:
 
 
 def _fields_are_apart() -> Claim:
-    """No two fields of a record have one word, and each lies inside the record."""
-    records = (
-        ((MODULES, MODULES_COUNT, MODULES_CAPACITY), REGISTRY_WORDS),
+    """The fields of a record are its words, one each: no two have one word, each lies inside the record, and none is wasted."""
+    records: tuple[tuple[tuple[int, ...], int], ...] = (
+        # A registry has a word to spare.
+        ((MODULES, MODULES_COUNT, MODULES_CAPACITY), REGISTRY_WORDS - 1),
         ((START, END, ENTRIES, ENTRY_COUNT), MODULE_WORDS),
         ((PC, MAPPED_WORDS, BITS), ENTRY_WORDS),
         ((FUNCTION_START, FUNCTION_END, FUNCTION_INFOS), FUNCTION_WORDS),
@@ -264,7 +288,7 @@ def _fields_are_apart() -> Claim:
     apart = []
     for fields, size in records:
         words = [z3.BitVecVal(field, 64) for field in fields]
-        apart += [z3.Distinct(*words), *(z3.ULT(word, size) for word in words)]
+        apart += [z3.Distinct(*words), *(z3.ULT(word, size) for word in words), z3.BoolVal(size == len(fields))]
     return Claim({}, z3.And(*apart))
 
 
@@ -273,8 +297,7 @@ def _new_registry_is_empty() -> Claim:
     assumptions = {"the registry fits in the memory": z3.ULT(REGISTRY, SMALL)}
 
     def promise(outcome: Outcome) -> z3.BoolRef:
-        fields = (MODULES, MODULES_COUNT, MODULES_CAPACITY, 3)
-        empty = [at(outcome.mem.now, REGISTRY + field) == 0 for field in fields]
+        empty = [at(outcome.mem.now, REGISTRY + word) == 0 for word in range(REGISTRY_WORDS)]
         return z3.And(*empty, outcome.mem.wrote_only([(REGISTRY, REGISTRY + 4)]))
 
     return Claim(assumptions, always(explore(lambda path: registry_init(path.mem, path.word(REGISTRY)), assumptions.values()), promise))
@@ -326,7 +349,8 @@ def _safepoints_are_counted_once() -> Claim:
             z3.ULT(offset, length),
             state["count"].term == z3.If(new, count + 1, count),
             z3.Implies(earlier == offset, state["count"].term == count),
-            z3.ULT(offset, state["past_highest"].term),
+            # No more than that: safepoints in order are to be counted without a search.
+            state["past_highest"].term == z3.If(z3.UGE(offset, past_highest), offset + 1, past_highest),
             z3.ULT(earlier, state["past_highest"].term),
             state["info"].term == INFO + INFO_WORDS,
         )

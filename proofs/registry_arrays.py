@@ -141,6 +141,7 @@ def _entry_is_inserted_in_order() -> Claim:
         now = outcome.mem.now
         return z3.And(
             begun,
+            inserted == 1,
             z3.Not(there),
             len(moved) == 1,
             *moved,

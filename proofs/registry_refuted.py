@@ -7,8 +7,19 @@ from typing import Any
 import z3
 
 from impl.errors import RegistrationRefused
-from impl.stack_maps import ENTRY_WORDS, PC, StackMap, StackMapInformation, StackMapRegistry, entry_at, insert_entry
+from impl.stack_maps import (
+    ENTRY_WORDS,
+    PC,
+    StackMap,
+    StackMapInformation,
+    StackMapRegistry,
+    entry_at,
+    insert_entry,
+    insert_module,
+    move_up,
+)
 from proofs import defects
+from proofs.cuts import Cut
 from proofs.memory import at, fresh_memory
 from proofs.obligations import Claim, Obligation, Verdict, statement
 from proofs.paths import Outcome, Path, explore, wrapped
@@ -111,11 +122,62 @@ def _functions_out_of_order() -> Claim:
     return Claim(assumptions, goal, {"entries": ENTRIES, "first": first, "second": second, "pc": WANTED}, replay)
 
 
+def _moved_from_the_first() -> Claim:
+    """Words that are moved up from the first on are all there when their turn comes."""
+    first, last, distance, later = z3.BitVecs("first last distance later", 64)
+    assumptions = {
+        "the words are few, and lie in the memory": z3.And(
+            z3.UGT(first, 64), z3.ULT(first, last), z3.ULE(last - first, 8), z3.ULT(last, 1 << 32)
+        ),
+        "the distance is that of a module or of an entry": z3.Or(distance == 3, distance == 4),
+        "another word's turn comes later": z3.And(z3.ULT(first, later), z3.ULT(later, last)),
+        "it holds another word than the first": at(MEMORY, later) != at(MEMORY, first),
+    }
+    terms = {"first": first, "last": last, "distance": distance, "later": later, "held": at(MEMORY, later), "lowest": at(MEMORY, first)}
+
+    def run(path: Path) -> object:
+        state = {"mem": path.mem, "first": path.word(first), "last": path.word(last), "distance": path.word(distance)}
+        return Cut(defects.move_up_from_the_first).step(state | {"word": path.word(first)})
+
+    def moved(values: Values, move: Any) -> int:
+        mem = SparseMemory({values["first"]: values["lowest"], values["later"]: values["held"]})
+        move(mem, values["first"], values["last"], values["distance"])
+        return mem[values["later"] + values["distance"]]
+
+    def replay(values: Values) -> str:
+        found = moved(values, defects.move_up_from_the_first)
+        needs(found != values["held"], "it arrives")
+        needs(moved(values, move_up) == values["held"], "move_up loses it too")
+        return f"the word at {values['later']:#x} was overwritten before it was moved; move_up begins with the last"
+
+    goal = wrapped(explore(run, assumptions.values()), lambda outcome: outcome.mem.kept(later))
+    return Claim(assumptions, goal, terms, replay)
+
+
+def _doubling_alone() -> Claim:
+    """An array that is full has room for one more when its capacity is doubled."""
+    capacity = z3.BitVec("capacity", 64)
+    assumptions = {"the capacity is small": z3.ULT(capacity, 1 << 26)}
+
+    def replay(values: Values) -> str:
+        larger = defects.doubled(values["capacity"])
+        needs(larger <= values["capacity"], f"{larger} is more than {values['capacity']}")
+        registry = StackMapRegistry.create()
+        registry.register_stack_maps([(range(16, 32), [StackMapInformation(0, StackMap.from_slice([True]))])])
+        needs(registry.lookup_stack_map(16) is not None, "the first module is lost in impl too")
+        return f"a capacity of {values['capacity']} becomes {larger}; in impl a first module finds room"
+
+    goal = wrapped(explore(lambda path: defects.doubled(path.word(capacity)), assumptions.values()), lambda o: z3.UGT(o.term, capacity))
+    return Claim(assumptions, goal, {"capacity": capacity}, replay)
+
+
 def obligations() -> list[Obligation]:
     """Return what is refuted of the seed's registration."""
     refuted: list[tuple[str, Any, tuple[Any, ...]]] = [
         ("seeds-overlap-test", _seeds_overlap_test, (defects.refuse_overlap_of_the_seed,)),
         ("seeds-touching-ranges", _seeds_touching_ranges, (defects.refuse_overlap_of_the_seed,)),
+        ("words-moved-from-the-first", _moved_from_the_first, (defects.move_up_from_the_first, move_up)),
+        ("doubling-alone-makes-room", _doubling_alone, (defects.doubled, insert_module)),
         ("functions-out-of-order", _functions_out_of_order, (defects.append_entry, entry_at)),
     ]
     return [Obligation(name, SUBJECT, statement(build), Verdict.REFUTED, build, functions) for name, build, functions in refuted]

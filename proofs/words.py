@@ -203,6 +203,10 @@ class Word:
     def __repr__(self) -> str:
         return f"Word({self.term})"
 
+    def __format__(self, spec: str) -> str:
+        """Return the term, in whichever way a message wants its numbers written."""
+        return str(self.term)
+
 
 class Mask:
     """The complement of a word: as an int it is negative, so it may mask a word and nothing else.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +56,24 @@ def test_the_survivors_are_printed_and_counted(capsys: pytest.CaptureFixture[str
     tried = err.count("\n") - 1
     assert out.splitlines()[-1].startswith(f"{tried} changes, ")
     assert tried >= 1
+
+
+def test_only_a_function_or_what_survived_before_is_tried_again(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["layout", "--function", "words", "--every", "4"]) == 0
+    out, err = capsys.readouterr()
+    assert out == "2 changes, 2 noticed, 0 survive\n"
+    assert all(" words: " in line for line in err.splitlines()[:-1])
+    before = tmp_path / "survivors"
+    before.write_text(
+        "survives: impl/layout.py:58: layout_for_pointer: align < pointer_bytes: Lt becomes LtE\n1 changes\n", encoding="utf-8"
+    )
+    assert main(["layout", "--again", str(before)]) == 0
+    out, _ = capsys.readouterr()
+    assert out.splitlines()[-1] == "1 changes, 0 noticed, 1 survive"
+
+
+def test_what_is_not_to_be_changed_is_left_alone() -> None:
+    methods = "    def create(self):\n        return 4 + 5\n\n    def find(self, a: int | str) -> int | None:\n        return 0\n"
+    small = f"class StackMapRegistry:\n{methods}"
+    assert [change.what for change in changes("m", small, frozenset())] == ["0 becomes 1"]
+    assert [change.function for change in changes("m", "A: Final = 1\n\ndef f():\n    return 0\n", frozenset({""}))] == ["", ""]

@@ -7,11 +7,22 @@ from typing import Any
 
 import pytest
 
+from impl.activations_table import sweep
 from impl.arena import alloc, dealloc, initialise, raw_memory
 from impl.collector import scan_frame
 from impl.errors import RegistrationRefused
 from impl.layout import layout_for
-from impl.stack_maps import count_entries, entry_at, insert_entry, module_index, move_up, repeats_earlier
+from impl.stack_maps import (
+    count_entries,
+    entry_at,
+    image_row,
+    insert_entry,
+    module_index,
+    move_up,
+    repeats_earlier,
+    same_maps,
+    write_entries,
+)
 from proofs.cuts import Again, CannotCut, Cut, Left, Reached, Returned, with_contracts
 from proofs.replays import SparseMemory
 
@@ -128,3 +139,65 @@ def test_a_contract_takes_the_place_of_a_callee_and_leaves_the_function_itself_a
 
 def test_an_entry_piece_gives_the_local_variables_where_the_loop_begins() -> None:
     assert Cut(entry_at).entry("mem", 100, 7, 5) == Reached({"mem": "mem", "entries": 100, "count": 7, "pc": 5, "low": 0, "high": 7})
+
+
+FUNCTIONS = [(100, 110, [(8, 2, 1), (3, 4, 5)]), (110, 110, []), (90, 95, [(0, 1, 1), (4, 3, 7), (0, 1, 1)])]
+
+
+def image_memory() -> SparseMemory:
+    """Hold the image of `FUNCTIONS` at 1000."""
+    return SparseMemory({1000 + place: word for place, word in enumerate(image_row(FUNCTIONS))})
+
+
+def rounds(cut: Cut, came: Any) -> Any:
+    """Go round a loop over a range as often as it says, from where it was reached."""
+    (count,) = cut.bounds(came.state)
+    for _ in range(count):
+        came = cut.step(came.state)
+        if isinstance(came, Returned):
+            return came
+    return came
+
+
+def nested(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Run a function with a loop over a range within another one, piece by piece."""
+    outer, inner = Cut(function), Cut(function, 1, within=0)
+    came: Any = outer.entry(*arguments)
+    if isinstance(came, Returned):
+        return came.value
+    (count,) = outer.bounds(came.state)
+    for _ in range(count):
+        came = rounds(inner, inner.before(came.state))
+        if isinstance(came, Returned):
+            return came.value
+        came = inner.after(came.state)
+    return outer.after(came.state)
+
+
+def test_a_loop_within_a_loop_in_pieces_is_the_function() -> None:
+    whole, pieces = image_memory(), image_memory()
+    write_entries(whole, 64, 1000)
+    assert nested(write_entries, pieces, 64, 1000) is None
+    assert {address: word for address, word in pieces.items() if word} == {address: word for address, word in whole.items() if word}
+    for wrong in (None, 64, 65):
+        mem = SparseMemory({**whole, 502: 64, 503: 4})
+        if wrong is not None:
+            mem[wrong] += 1
+        assert nested(same_maps, mem, 500, 1000, 4) == same_maps(mem, 500, 1000, 4) == (wrong is None)
+    assert nested(same_maps, image_memory(), 500, 1000, 4) == 0
+
+
+def test_a_loop_over_a_range_in_pieces_is_the_function() -> None:
+    mem = image_memory()
+    for function in (1001, 1010, 1013):
+        cut = Cut(count_entries)
+        came = rounds(cut, cut.entry(mem, function))
+        assert cut.after(came.state) == count_entries(mem, function)
+
+
+def test_a_loop_over_a_range_says_where_it_starts_and_stops() -> None:
+    assert Cut(sweep).bounds({"start": 5, "filled": 9}) == (5, 9)
+    with pytest.raises(CannotCut, match="none over a range"):
+        Cut(entry_at).bounds({})
+    with pytest.raises(CannotCut, match="has 1 loops"):
+        Cut(entry_at, 0, within=1)

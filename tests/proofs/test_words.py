@@ -174,3 +174,8 @@ def test_conjunctions_and_disjunctions_of_nothing_are_true_and_false() -> None:
     assert z3.is_false(some([]))
     assert every([a, b]).eq(z3.And(a, b))
     assert some([a, b]).eq(z3.Or(a, b))
+
+
+def test_a_message_about_a_word_tells_its_term() -> None:
+    word = Word(z3.BitVec("bits", 64), OnePath())
+    assert f"mask {word:#x} of {word}" == "mask bits of bits"
