@@ -9,6 +9,7 @@ import sys
 import tempfile
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -43,6 +44,8 @@ _ENDLESS: Final = frozenset({"Hang"})
 _FIRST_TURN_SECONDS: Final = 0.5
 _UNMINIMISED_SECONDS: Final = 45.0
 """Minimising stops being worth its time."""
+_COMPONENT_SHARE: Final = 0.3
+"""Of the time of the Hypothesis machines: a component's own machine finds within seconds what it finds."""
 _MACHINE_FAILED: Final = "the machine failed"
 """How `drc` begins what it says when a process died, or the disk is full."""
 ALL_SUBJECTS: Final = ("layout", "memory operations", "lookup", "registry", "counting")
@@ -107,13 +110,27 @@ def random(orders: Orders, keep: Callable[[Outcome], None]) -> None:
 
 
 def hypothesis(orders: Orders, keep: Callable[[Outcome], None]) -> None:
-    """The Hypothesis state machine on everything."""
+    """The machine of the mutated component alone, if there is one, for a part of the time; then that of the runtime on everything."""
     from fuzz.machines import engine
+
+    start = time.monotonic()
+    if find_spec("hypothesis") is not None:
+        from fuzz.machines.components import COMPONENTS, run_component
+
+        name = os.environ.get(VARIABLE)
+        # The control runs them all.
+        modules = [module for module in COMPONENTS if name is None or module == chosen(name).module]
+        for module in modules:
+            verdict, text = run_component(module, seconds=orders.seconds * _COMPONENT_SHARE / len(modules), seed=orders.seed)
+            if verdict:
+                keep(Outcome(killed=True, verdict=verdict, text=text, seconds=time.monotonic() - start, where=module))
+                return
+    left = max(0.0, orders.seconds - (time.monotonic() - start))
 
     def run() -> EngineResult:
         return engine.run_hypothesis(
             SCOPES["everything"],
-            seconds=orders.seconds,
+            seconds=left,
             runs=None,
             seed=orders.seed,
             max_steps=_MAX_STEPS,
