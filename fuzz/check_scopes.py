@@ -80,6 +80,22 @@ CHECK_SCOPES: Final[dict[str, Limits]] = {
         globals=1,
         table=1,
     ),
+    # A store releases another value, whose destructor looks at the counts in the middle of it.
+    "stores": _scope(
+        "storage",
+        frozenset({Kind.NEW, Kind.INSTANTIATE, Kind.CALL_WASM, Kind.GLOBAL_SET, Kind.HOST_GLOBAL_SET}),
+        objects=2,
+        destructors=1,
+        globals=1,
+    ),
+    # A destructor panics in the collection that makes room for a load.
+    "panics": _scope(
+        "faults",
+        frozenset({Kind.NEW, Kind.INSTANTIATE, Kind.CALL_WASM, Kind.GLOBAL_GET, Kind.PANIC}),
+        objects=2,
+        destructors=1,
+        globals=1,
+    ),
     # Element segments and what is copied from them. A segment gets its references from the value that initialises a global.
     "segments": _scope(
         "storage",

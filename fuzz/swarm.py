@@ -44,6 +44,8 @@ _THEMES: Final = (
     # Barriers of compiled code and of the host.
     {Kind.DROP, Kind.GC} | {kind for kind in Kind if Kind.GLOBAL_GET <= kind <= Kind.ELEM_DROP},
     {Kind.DROP, Kind.GC} | {kind for kind in Kind if Kind.HOST_GLOBAL_GET <= kind <= Kind.HOST_TABLE_INIT},
+    # Many references at once: sets that grow, collide and are drained; see `_MANY`.
+    {Kind.GC},
     # What fails half-way.
     {Kind.FAIL_ALLOCATION, Kind.NEW_RAISING, Kind.TABLE_GROW, Kind.HOST_TABLE_GROW, Kind.TEARDOWN_INSTANCE, Kind.REGISTER, Kind.TRAP},
 )
@@ -64,6 +66,13 @@ _RANGES: Final = {
     "orders": (1, 6),
 }
 """Bounds that vary, unless the scope has switched them off with a zero."""
+_MANY_THEME: Final = 5
+_MANY: Final = {"objects": 8, "roots": 8, "slots": 8, "arguments": 8, "instances": 1, "destructors": 1, "fields": 1}
+"""Bounds of the theme of many references: a set has to hold four to grow, and five before a misplaced one shows.
+
+Nothing but new values and calls: values that own each other, and all that lets go of one, keep the host from having five at once.
+"""
+_MANY_CHUNK_MAX: Final = 3
 _LARGE_CHUNKS: Final = (64, 512)
 
 
@@ -80,6 +89,10 @@ def variant(limits: Limits, number: int) -> Limits:
     chooser = Seeded(number ^ _SALT << 32)
     numbers = {name: _between(chooser, low, high) for name, (low, high) in _RANGES.items() if chooser.choose(2) and getattr(limits, name)}
     numbers["chunk"] = _chunk(chooser)
+    if number & 1 and (number >> 1) % len(_THEMES) == _MANY_THEME:
+        numbers |= {name: bound for name, bound in _MANY.items() if getattr(limits, name)}
+        # What stays in the chunk is in no set.
+        numbers["chunk"] = _between(chooser, 1, _MANY_CHUNK_MAX)
     if chooser.choose(4) == 0:
         # Where blocks lie decides the order of sweeps, and a block that stays away shows who still holds its address.
         numbers["quarantine"] = _between(chooser, 1, 8)

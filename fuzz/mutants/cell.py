@@ -77,8 +77,9 @@ class Outcome:
 def main(argv: list[str]) -> int:
     """Do what the orders say; return 0 if there is a result."""
     orders = Orders(**json.loads(argv[1]))
-    # Inherited by what the engine starts.
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
+    if orders.engine != "prove":
+        # Inherited by what the engine starts. The workers of the proofs have a limit of their own, and may not raise this one.
+        resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES_MAX, MEMORY_BYTES_MAX))
     path = Path(orders.result)
 
     def keep(outcome: Outcome) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -15,7 +17,9 @@ from fuzz.atheris_engine import TargetFailed, run_atheris
 from fuzz.check_scopes import CHECK_SCOPES
 from fuzz.explore import Bounds, Explorer, Search
 from fuzz.findings import Origin, minimise
+from fuzz.mutants.catalogue import chosen
 from fuzz.mutants.cell import Outcome
+from fuzz.mutants.hook import VARIABLE
 from fuzz.mutants.upstream import run_upstream, write_pool
 from fuzz.outcome import HarnessBroken, raised_by_harness
 from fuzz.random_engine import run_random
@@ -40,6 +44,17 @@ _ENDLESS: Final = frozenset({"Hang"})
 _FIRST_TURN_SECONDS: Final = 0.5
 _UNMINIMISED_SECONDS: Final = 45.0
 """Minimising stops being worth its time."""
+_COMPONENT_SHARE: Final = 0.3
+"""Of the time of the Hypothesis machines: a component's own machine finds within seconds what it finds."""
+_MACHINE_FAILED: Final = "the machine failed"
+"""How `drc` begins what it says when a process died, or the disk is full."""
+ALL_SUBJECTS: Final = ("layout", "memory operations", "lookup", "registry", "counting")
+SUBJECTS: Final = {
+    "layout": ("layout", "memory operations"),
+    "stack_maps": ("lookup", "registry", "memory operations"),
+    **dict.fromkeys(("activations_table", "arena", "collector", "externref", "hash_set", "stack"), ("memory operations",)),
+}
+"""What `drc prove` calls the obligations that run functions of a module. Those of the counting protocol run none."""
 
 
 def _from_result(result: EngineResult, origin: Origin, keep: Callable[[Outcome], None]) -> None:
@@ -95,13 +110,27 @@ def random(orders: Orders, keep: Callable[[Outcome], None]) -> None:
 
 
 def hypothesis(orders: Orders, keep: Callable[[Outcome], None]) -> None:
-    """The Hypothesis state machine on everything."""
+    """The machine of the mutated component alone, if there is one, for a part of the time; then that of the runtime on everything."""
     from fuzz.machines import engine
+
+    start = time.monotonic()
+    if find_spec("hypothesis") is not None:
+        from fuzz.machines.components import COMPONENTS, run_component
+
+        name = os.environ.get(VARIABLE)
+        # The control runs them all.
+        modules = [module for module in COMPONENTS if name is None or module == chosen(name).module]
+        for module in modules:
+            verdict, text = run_component(module, seconds=orders.seconds * _COMPONENT_SHARE / len(modules), seed=orders.seed)
+            if verdict:
+                keep(Outcome(killed=True, verdict=verdict, text=text, seconds=time.monotonic() - start, where=module))
+                return
+    left = max(0.0, orders.seconds - (time.monotonic() - start))
 
     def run() -> EngineResult:
         return engine.run_hypothesis(
             SCOPES["everything"],
-            seconds=orders.seconds,
+            seconds=left,
             runs=None,
             seed=orders.seed,
             max_steps=_MAX_STEPS,
@@ -162,23 +191,38 @@ def check(orders: Orders, keep: Callable[[Outcome], None]) -> None:
 
 
 def prove(orders: Orders, keep: Callable[[Outcome], None]) -> None:
-    """The proofs: an obligation that is refuted, or cannot even be stated any more, is a kill."""
+    """The proofs about the mutated module: an obligation that is refuted, or cannot even be stated any more, is a kill."""
     start = time.monotonic()
     limit = max(20 * orders.seconds, 600.0)
-    command = [sys.executable, "-m", "drc", "prove", "--json"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=limit, check=False)  # noqa: S603
-    except subprocess.TimeoutExpired:
-        keep(Outcome(status="unavailable", text=f"the proofs did not end within {limit:g} seconds"))
+    name = os.environ.get(VARIABLE)
+    # The control asks everything.
+    subjects = ALL_SUBJECTS if name is None else SUBJECTS.get(chosen(name).module)
+    if subjects is None:
+        keep(Outcome(status="unavailable", text="no proof is about this module"))
         return
-    seconds = time.monotonic() - start
-    said = (done.stderr.strip().splitlines() or [""])[-1]
-    if done.returncode in {0, 3}:
-        keep(Outcome(seconds=seconds))
-    elif done.returncode == 1:
-        keep(Outcome(killed=True, verdict="Refuted", text=_refuted(done.stdout), seconds=seconds))
-    else:
-        keep(Outcome(status="unavailable", text=said or f"drc prove ended with code {done.returncode}"))
+    for subject in subjects:
+        command = [sys.executable, "-m", "drc", "prove", "--json", subject]
+        left = limit - (time.monotonic() - start)
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL, timeout=left, check=False)  # noqa: S603
+        except subprocess.TimeoutExpired:
+            keep(Outcome(status="unavailable", text=f"the proofs did not end within {limit:g} seconds"))
+            return
+        seconds = time.monotonic() - start
+        said = (done.stderr.strip().splitlines() or [""])[-1]
+        if done.returncode == 2:  # what cannot be asked here, for want of a solver
+            keep(Outcome(status="unavailable", text=said))
+            return
+        if _MACHINE_FAILED in said:
+            # This says nothing about the mutant.
+            keep(Outcome(status="failed", text=said[-400:]))
+            return
+        if done.returncode not in {0, 3}:
+            verdict = "Refuted" if done.returncode == 1 else "Unstated"
+            text = _refuted(done.stdout) if done.returncode == 1 else said[-400:]
+            keep(Outcome(killed=True, verdict=verdict, text=text, seconds=seconds, where=subject))
+            return
+    keep(Outcome(seconds=time.monotonic() - start))
 
 
 def _refuted(said: str) -> str:

@@ -56,6 +56,12 @@ def test_the_pool_covers_each_kind_and_large_and_small_chunks() -> None:
     assert {limits.chunk for limits in pool} & {64, 512}
 
 
+def test_the_pool_has_variants_in_which_sets_grow() -> None:
+    """A set grows with its fourth member, and a misplaced one shows with the fifth: so many have to be passed at once."""
+    pool = [variant(EVERYTHING, number) for number in range(1, POOL + 1)]
+    assert sum(limits.slots == limits.arguments == limits.objects == 8 and limits.chunk <= 3 for limits in pool) >= 3
+
+
 def test_plans_mix_whole_scopes_variants_and_memories() -> None:
     plans = [plan_of(EVERYTHING, 7, index) for index in range(400)]
     assert 0.4 < sum(plan.limits is EVERYTHING for plan in plans) / 400 < 0.6
