@@ -84,7 +84,7 @@ def equivalents(module: str) -> dict[str, str]:
 
 
 def try_all(gaps: Gaps, log: Log, seconds: float, jobs: int, say: Lines) -> None:
-    """Try every change of a module that is not in the log yet.
+    """Try every change of a module that is not in the log yet: the quick half of what might notice on all, then the rest on what is left.
 
     Raises:
         HarnessFailure: the code as it is does not pass, or a server died.
@@ -98,32 +98,37 @@ def try_all(gaps: Gaps, log: Log, seconds: float, jobs: int, say: Lines) -> None
     lock = threading.Lock()
     results: dict[int, Outcome] = {}
 
-    def do(number: int, change: Change) -> None:
+    def do(number: int, change: Change, *, quick: bool) -> None:
         mutant = Mutant(gaps.module, gaps.module, "auto", "", "", gaps.text, change.text)
-        key = key_of(mutant, "auto", seconds, 0, sources)
-        outcome = log.results.get(key)
+        whole, half = (key_of(mutant, engine, seconds, 0, sources) for engine in ("auto", "auto-quick"))
+        outcome = log.results.get(whole) or (log.results.get(half) if quick else None)
         if outcome is None:
             if not hasattr(mine, "server"):
                 mine.server = Server()
                 servers.append(mine.server)
-            outcome = mine.server.ask({"module": gaps.module, "text": change.text, "seconds": seconds})
+            outcome = mine.server.ask({"module": gaps.module, "text": change.text, "seconds": seconds, "quick": quick})
             with lock:
-                log.add(key, outcome)
-        results[number] = outcome
-        if number and not outcome.killed:
+                # Only what is noticed, or has been through both halves, is a result.
+                log.add(half if quick and not outcome.killed else whole, outcome)
+        if outcome.killed or not quick or whole in log.results:
+            results[number] = outcome
+        if not quick and number and not outcome.killed:
             say.say(f"impl.{gaps.module}: nobody notices line {change.line}, {change.brief(gaps.text)}")
         if say.due():
             say.say(f"impl.{gaps.module}: {len(results)} of {len(todo) + 1}")
 
     pool = ThreadPoolExecutor(jobs)
     try:
-        pool.submit(do, 0, first).result()
-        if results[0].killed:
-            raise HarnessFailure(f"{results[0].verdict} notices impl.{gaps.module} as it is: {results[0].text}")
+        for quick in (True, False):
+            pool.submit(do, 0, first, quick=quick).result()
+            if 0 in results and results[0].killed:
+                raise HarnessFailure(f"{results[0].verdict} notices impl.{gaps.module} as it is: {results[0].text}")
         # Scattered, so that a run that is cut short has tried a fair sample.
         scattered = sorted(enumerate(todo, start=1), key=lambda pair: pair[0] * _SCATTER & 0xFFFF_FFFF)
-        for future in [pool.submit(do, number, change) for number, change in scattered]:
-            future.result()
+        for quick in (True, False):
+            left = [(number, change) for number, change in scattered if number not in results]
+            for future in [pool.submit(do, number, change, quick=quick) for number, change in left]:
+                future.result()
     except KeyboardInterrupt:
         gaps.interrupted = True
     finally:

@@ -3,7 +3,7 @@
 Everything is imported before but `impl` and what needs it, so that a fork is all that a fresh process costs. Jobs come in as lines
 of JSON, results go out as `[number, what notices, what it says, seconds]`. A job is one of::
 
-    {"number": 1, "module": "stack", "text": "...", "seconds": 5}                          everything that might notice
+    {"number": 1, "module": "stack", "text": "...", "seconds": 5, "quick": true}           half of what might notice
     {"number": 2, "module": "stack", "text": "...", "trace": "# drc ...", "checked": true} one replay
 """
 
@@ -32,7 +32,13 @@ CPU_SECONDS_MAX: Final = 150
 """The code as it is takes a fifth of that. Time of the processor, so that a busy machine changes nothing."""
 WALL_SECONDS_MAX: Final = 1500.0
 """For what waits and does nothing."""
-_PRELOADED: Final = ("pytest", "rich.console", "rich.table", "model.choose", "model.step", "fuzz.swarm", "fuzz.watchdog")
+_PRELOADED: Final = (
+    *("pytest", "rich.console", "rich.table", "model.choose", "model.step", "fuzz.swarm", "fuzz.watchdog"),
+    # What pytest and the unit tests would import in every fork: two seconds of the processor.
+    *("hypothesis", "hypothesis.stateful", "hypothesis.internal.conjecture.engine", "hypothesis.internal.conjecture.shrinker"),
+    *("_hypothesis_pytestplugin", "_pytest.doctest", "_pytest.junitxml", "_pytest.pytester", "_pytest.python", "_pytest.terminal"),
+    *("pdb", "unittest.mock", "xml.etree.ElementTree", "zoneinfo"),
+)
 _WORDS_MAX: Final = 300
 
 
@@ -54,7 +60,10 @@ def _child(job: dict[str, Any], kept: list[Trace], out: int) -> None:
         os.dup2(nothing, descriptor)
     if job["text"]:
         sys.meta_path.insert(0, _Changed(job["module"], job["text"]))
-    said = replay(job["trace"], checked=job["checked"]) if "trace" in job else judge(job["module"], kept, job["seconds"])
+    if "trace" in job:
+        said = replay(job["trace"], checked=job["checked"])
+    else:
+        said = judge(job["module"], kept, job["seconds"], quick=job["quick"])
     os.write(out, json.dumps([said[0], said[1][:_WORDS_MAX]]).encode())
     os._exit(0)
 

@@ -178,6 +178,21 @@ def test_the_larger_allocation_serves_the_next_collection(bench: Bench) -> None:
     assert bench.word(PRECISE, CAPACITY) == bench.word(OVER, CAPACITY)
 
 
+def test_an_allocation_that_is_no_larger_does_not_serve_the_next_collection(bench: Bench) -> None:
+    """The set that destructors have filled meanwhile has as many buckets as the old one: there is nothing to exchange."""
+    mem, table = bench.mem, bench.table
+    a, b, c, _ = bench.refs
+    for _ in range(CAPACITY_SLOTS):
+        bench.put(c)
+    old = bench.word(OVER)
+    bench.give(a)
+    bench.during[a] = lambda: bench.put(b)
+    sweep(mem, bench, table)
+    assert bench.content() == [b]
+    assert bench.word(PRECISE, CAPACITY) == bench.word(OVER, CAPACITY)
+    assert old not in {bench.word(PRECISE), bench.word(OVER)}
+
+
 def test_a_full_chunk_is_what_destructors_find_during_a_sweep(bench: Bench) -> None:
     mem, table = bench.mem, bench.table
     a, b, c, _ = bench.refs

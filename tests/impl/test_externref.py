@@ -9,7 +9,16 @@ import pytest
 from impl import externref as ref
 from impl.arena import FAIL_AFTER, VERDICT, CheckedMemory, alloc, initialise, raw_memory, snapshot
 from impl.errors import Aborted, AllocationFailed, HostBroken, Panicked, UseAfterFree
-from impl.externref import COUNT_MAX, VALUE_PTR, VTABLE_WORDS, Heap, VMExternRef
+from impl.externref import (
+    COUNT_MAX,
+    VALUE_PTR,
+    VTABLE_ALIGN_BYTES,
+    VTABLE_FIELDS,
+    VTABLE_SIZE_BYTES,
+    VTABLE_WORDS,
+    Heap,
+    VMExternRef,
+)
 from impl.header import VERDICT_ABORTED
 from impl.stack import DROP, KIND, current, pop_frame, push_frame, stack_pointer
 
@@ -255,6 +264,18 @@ def test_a_handle_boxes_any_object_until_its_last_reference_goes(checked: bool) 
     for use in (b.drop, b.clone, b.deref, b.as_raw, b.strong_count):
         with pytest.raises(ValueError, match="dropped or moved"):
             use()
+
+
+@pytest.mark.parametrize("checked", [False, True])
+def test_a_heap_checks_if_asked_to_and_its_values_are_one_word(checked: bool) -> None:
+    heap = Heap(1 << 14, checked=checked)
+    assert isinstance(heap.memory, CheckedMemory) == checked
+    fields = (VTABLE_SIZE_BYTES, VTABLE_ALIGN_BYTES, VTABLE_FIELDS)
+    assert [heap.memory[heap.vtable + field] for field in fields] == [8, 8, 0]
+
+
+def test_the_largest_count_is_the_largest_signed_word() -> None:
+    assert COUNT_MAX == 2**63 - 1
 
 
 def test_equal_values_in_two_boxes_are_not_equal() -> None:

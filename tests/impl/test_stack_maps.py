@@ -16,10 +16,12 @@ from impl.stack_maps import (
     ENTRIES,
     ENTRY_COUNT,
     ENTRY_WORDS,
+    FIRST_CAPACITY,
     MAPPED_WORDS,
     MAPPED_WORDS_MAX,
     MODULE_WORDS,
     MODULES,
+    MODULES_CAPACITY,
     MODULES_COUNT,
     PC,
     REGISTRY_WORDS,
@@ -331,3 +333,22 @@ def test_a_map_covers_any_number_of_words_up_to_its_bound(mapped_words: int) -> 
 def test_a_map_covers_no_more_and_no_less(mapped_words: int) -> None:
     with pytest.raises(ValueError, match=f"a stack map covers 0 to 63 words, not {mapped_words}"):
         image_row([(8, 16, ((0, mapped_words, 0),))])
+
+
+def test_the_room_for_modules_doubles() -> None:
+    """What is more than doubled is wasted, what is less is copied too often."""
+    subject = Subject()
+    capacities = []
+    for start in range(0, 90, 10):
+        assert subject.register(function(start, start + 10, (0, ONE)))
+        capacities.append(subject.mem[subject.registry + MODULES_CAPACITY])
+    assert capacities == [FIRST_CAPACITY] * FIRST_CAPACITY + [2 * FIRST_CAPACITY] * FIRST_CAPACITY + [4 * FIRST_CAPACITY]
+
+
+def test_a_handle_frees_an_image_with_the_layout_that_it_has() -> None:
+    """The checked memory refuses another one."""
+    subject = Subject()
+    registry = StackMapRegistry(subject.mem, subject.registry)
+    registry.register_stack_maps([(range(100, 200), [StackMapInformation(5, StackMap(*ONE))])])
+    assert registry.lookup_stack_map(105) == StackMap(*ONE)
+    assert subject.contents() == [(100, 200, [(105, *ONE)])]
