@@ -73,17 +73,18 @@ format: $(STAMP) ## let ruff format and mend what it can
 bench: $(STAMP) ## operations per second of each layer
 	$(PY) -m bench
 
-.PHONY: bench-compiled
-bench-compiled: $(STAMP) ## the compiled search against the interpreted one: equal counts, and how much faster (compiles for minutes first)
-	$(PY) -m bench compiled $(ARGS)
-
 .PHONY: bench-peers
 bench-peers: $(STAMP) ## our search beside TLC and Spin; ARGS=--smoke is quick. Needs java, spin, gcc
 	$(PY) -m pip install --quiet --disable-pip-version-check --no-input --constraint .ci/constraints.txt --editable '.[peers]'
 	$(PY) -m bench peers $(ARGS)
 
+.PHONY: bench-growth
+bench-growth: $(STAMP) ## how the cost of a search grows with a bound, as a table and a plot; minutes
+	$(PY) -m pip install --quiet --disable-pip-version-check --no-input --constraint .ci/constraints.txt --editable '.[plots]'
+	$(PY) -m bench.growth --plot docs/growth.svg $(ARGS)
+
 .PHONY: check-deep
-check-deep: $(STAMP) ## search the deep scopes to their ends: minutes each
+check-deep: $(STAMP) ## search the deep scopes to their ends: the largest take minutes, and some gigabytes
 	$(PY) -m fuzz.check_deep
 
 .PHONY: prove

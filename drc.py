@@ -22,6 +22,7 @@ import typer
 import fuzz.mutants.hook as _hook  # noqa: F401  # before anything imports `impl`
 from fuzz.campaign import ENGINES, Task, run_campaign
 from fuzz.check_command import check
+from fuzz.compiled.library import CompilerFailed, wanted
 from fuzz.findings import Finding, Origin, minimise, unwritable, version, write
 from fuzz.mutants.command import mutants
 from fuzz.narrator import Telling, tell
@@ -95,7 +96,7 @@ def _judge(error: BaseException) -> tuple[int, str]:
     """Return the exit code and the line for what ended the program."""
     if isinstance(error, KeyboardInterrupt | typer.Abort):
         return INTERRUPTED, "interrupted"
-    if isinstance(error, BadInput | MissingExtra):
+    if isinstance(error, BadInput | MissingExtra | CompilerFailed):
         return BAD_INPUT, str(error)
     if isinstance(error, typer.TyperException):
         context = getattr(error, "ctx", None)
@@ -136,6 +137,12 @@ def fuzz(
     scope: Annotated[str, typer.Option(help=f"{', '.join(SCOPES)}, or all.")] = "everything",
     engine: Annotated[str, typer.Option(help=f"{', '.join(ENGINES)}, or all.")] = "random",
     jobs: Annotated[int, typer.Option(help="Processes of the random engine.", min=1, max=JOBS_MAX)] = 1,
+    fast: Annotated[
+        bool | None,
+        typer.Option(
+            "--fast/--no-fast", help="Do random runs in compiled code, on raw memory, or not; by default where there is a C compiler."
+        ),
+    ] = None,
     as_json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead of tables.")] = False,
     findings: Annotated[Path, typer.Option(help="Folder that a finding's folder is put into.")] = Path("findings"),
 ) -> None:
@@ -153,8 +160,9 @@ def fuzz(
         for scope_name in _chosen(scope, "scope", tuple(SCOPES))
     ]
     _check_folder(findings)
+    compiled = any(task.engine == "random" for task in tasks) and wanted(fast)
     with Progress(sys.stderr, total=len(tasks), runs=runs) as progress:
-        campaign = run_campaign(tasks, seconds=seconds, runs=runs, seed=seed, jobs=jobs, observer=progress)
+        campaign = run_campaign(tasks, seconds=seconds, runs=runs, seed=seed, jobs=jobs, observer=progress, fast=compiled)
         finding = _finding(campaign, progress)
     raise typer.Exit(_tell(campaign, finding, findings, json_wanted=as_json_))
 

@@ -29,14 +29,15 @@ BENCHMARKS: Final[dict[str, Callable[[dict[str, Workload]], Report]]] = {
     "parts": parts.run,
     "hypothesis": engines.run_hypothesis_steps,
     "atheris": engines.run_atheris_executions,
+    "campaigns": compiled.run_campaigns,
+    "searches": compiled.run_searches,
+    "steps": compiled.run_parts,
 }
 PEERS: Final = "peers"
 """Compares checkers, takes minutes and needs programs that are no part of a Python environment: runs only when it is named."""
-COMPILED: Final = "compiled"
-"""Compares the two readings of the search; the compiler takes minutes: runs only when it is named."""
 WIDEST: Final = "everything"
 """The scope that every benchmark measures."""
-EVERY_SCOPE: Final = frozenset({"lockstep"})
+EVERY_SCOPE: Final = frozenset({"lockstep", "campaigns"})
 """Benchmarks that measure all scopes unless some are named."""
 
 WIDTH: Final = 120
@@ -60,8 +61,8 @@ def main(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            callback=_known((*BENCHMARKS, PEERS, COMPILED)),
-            help=f"Any of: {', '.join(BENCHMARKS)}; all if none is named. Or {PEERS} or {COMPILED} alone.",
+            callback=_known((*BENCHMARKS, PEERS)),
+            help=f"Any of: {', '.join(BENCHMARKS)}; all if none is named. Or {PEERS} alone.",
             show_default=False,
         ),
     ] = None,
@@ -80,10 +81,6 @@ def main(
         if names != [PEERS] or scope:
             raise typer.BadParameter(f"{PEERS} is measured alone, on bounds of its own")
         raise typer.Exit(compare.peers(smoke=smoke, as_json=as_json))
-    if names and COMPILED in names:
-        if names != [COMPILED] or scope:
-            raise typer.BadParameter(f"{COMPILED} is measured alone, on the scopes of drc check")
-        raise typer.Exit(compiled.compare(smoke=smoke, as_json=as_json))
     size = SMOKE_SIZE if smoke else FULL_SIZE
     found = workloads(size)
     try:
@@ -92,7 +89,7 @@ def main(
     except Divergence as divergence:
         typer.echo(f"bench: the two sides disagree, so there is nothing to time: {divergence}", err=True)
         raise typer.Exit(1) from None
-    except (ReplayMismatch, TargetFailed) as failure:
+    except (ReplayMismatch, TargetFailed, compiled.ReadingsDiffer) as failure:
         typer.echo(f"bench: {failure}", err=True)
         raise typer.Exit(4) from None
     if as_json:

@@ -324,15 +324,15 @@ def check_lookups(driver: Driver, module: int) -> None:
     lookup = driver.runtime.lookup
     for number in (module, len(driver.rows) % len(images)):
         pcs = interesting_pcs(images[number])
-        window = len(pcs) if driver.thorough else _WINDOW
-        first = len(driver.rows) * _WINDOW % len(pcs)
+        window = len(pcs) if driver.thorough else WINDOW
+        first = len(driver.rows) * WINDOW % len(pcs)
         for pc in (pcs + pcs)[first : first + window]:
             found = lookup(pc)
             if wanted.get(pc) != found:
                 driver.diverge(f"the map of pc {pc:#x} is {wanted.get(pc)} by linear scan, but the registry finds {found}")
 
 
-_WINDOW: Final = 4
+WINDOW: Final = 4
 _BINDINGS: Final[dict[Kind, Callable[[Driver, Row], None]]] = {
     Kind.NEW: _new,
     Kind.NEW_RAISING: _new,

@@ -123,7 +123,9 @@ class Observer(Protocol):
         """The task is over."""
 
 
-def run_campaign(tasks: list[Task], *, seconds: float | None, runs: int | None, seed: int, jobs: int, observer: Observer) -> Campaign:
+def run_campaign(
+    tasks: list[Task], *, seconds: float | None, runs: int | None, seed: int, jobs: int, observer: Observer, fast: bool = False
+) -> Campaign:
     """Run tasks one after another until one finds something.
 
     Args:
@@ -133,6 +135,7 @@ def run_campaign(tasks: list[Task], *, seconds: float | None, runs: int | None, 
         seed: of the campaign.
         jobs: processes of the random engine; 1 does its runs in this process.
         observer: who is told.
+        fast: do random runs in compiled code.
 
     Raises:
         MissingExtra: an engine's package is not installed.
@@ -147,7 +150,7 @@ def run_campaign(tasks: list[Task], *, seconds: float | None, runs: int | None, 
             for number, task in enumerate(tasks):
                 share = None if seconds is None else _share(seconds, time.monotonic() - start, tasks, number, overheads)
                 observer.begin(task, share)
-                part = Part(task, _run(task, share, runs, seed, workers, observer))
+                part = Part(task, _run(task, share, runs, seed, workers, observer, fast=fast))
                 if share is not None:
                     overheads[task.engine] = max(0.0, part.result.seconds - share)
                 campaign.parts.append(part)
@@ -169,9 +172,11 @@ def _share(seconds: float, elapsed: float, tasks: list[Task], number: int, overh
     return max(spare / len(left), seconds / len(tasks) / 4)
 
 
-def _run(task: Task, seconds: float | None, runs: int | None, seed: int, workers: Workers | None, observer: Observer) -> EngineResult:
+def _run(
+    task: Task, seconds: float | None, runs: int | None, seed: int, workers: Workers | None, observer: Observer, *, fast: bool
+) -> EngineResult:
     if task.engine == "random":
-        return run_random(task.limits, seconds=seconds, runs=runs, seed=seed, workers=workers, report=observer.update)
+        return run_random(task.limits, seconds=seconds, runs=runs, seed=seed, workers=workers, report=observer.update, fast=fast)
     bound = _FOREVER if seconds is None else seconds
     if task.engine == "hypothesis":
         from fuzz.machines.engine import run_hypothesis

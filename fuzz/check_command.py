@@ -16,15 +16,21 @@ import typer
 
 from fuzz.check_report import CheckProgress, Told, as_json, model_story, print_report
 from fuzz.check_scopes import CHECK_SCOPES, DEEP_SCOPES
-from fuzz.checkpoint import CheckpointError, load, purpose, save
-from fuzz.explore import Bounds, Explorer, Search, SearchLoop
+from fuzz.checkpoint import CheckpointError, load, purpose
+from fuzz.compiled.keeping import restore
+from fuzz.compiled.library import wanted
+from fuzz.compiled.machine import fits
+from fuzz.compiled.model_search import CompiledModelExplorer
+from fuzz.compiled.rows import WORD_BYTES
+from fuzz.compiled.search import CompiledExplorer
+from fuzz.explore import MEGABYTE, Bounds, Explorer, Search, SearchLoop
 from fuzz.findings import Finding, Origin, unwritable, write
 from fuzz.graph import SUFFIXES, Graph, TooLarge
 from fuzz.model_search import ModelExplorer
 from fuzz.model_states import ModelStates
 from fuzz.narrator import tell, tell_unreplayed
 from fuzz.states import JointStates
-from fuzz.workers import HarnessFailure, Workers
+from fuzz.workers import HarnessFailure, Workers, usable_processors
 from model.limits import Limits, with_numbers
 from model.trace import Trace
 
@@ -39,6 +45,7 @@ FOUND: Final = 1
 INCONCLUSIVE: Final = 3
 INTERRUPTED: Final = 130
 CHECKPOINT_SECONDS: Final = 60.0
+SPILL_MEGABYTES: Final = 4096
 _SCOPES: Final = CHECK_SCOPES | DEEP_SCOPES
 JOBS_MAX: Final = 64
 LIMIT_DIGITS_MAX: Final = 6
@@ -50,7 +57,15 @@ def check(
     model_only: Annotated[
         bool, typer.Option("--model-only", help="Search the model alone, whatever an implementation would decide.")
     ] = False,
-    jobs: Annotated[int, typer.Option(help="With --model-only: processes that expand states.", min=1, max=JOBS_MAX)] = 1,
+    fast: Annotated[
+        bool | None, typer.Option("--fast/--no-fast", help="Search in compiled code, or not; by default where there is a C compiler.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(help="Processes that expand states, with --fast or --model-only.", min=1, max=JOBS_MAX)
+    ] = None,
+    spill_after: Annotated[
+        int, typer.Option(help="With --fast: MB of states that wait in memory; what is more waits in files.", min=0)
+    ] = SPILL_MEGABYTES,
     finale: Annotated[bool, typer.Option("--finale", help="With --model-only: let go of everything from each state at rest.")] = False,
     max_states: Annotated[int | None, typer.Option(help="Give up after so many distinct states.", min=1)] = None,
     max_depth: Annotated[int | None, typer.Option(help="Follow no sequence further than so many operations.", min=0)] = None,
@@ -79,39 +94,54 @@ def check(
         raise typer.BadParameter(f"--findings {findings}: {why}")
     if dump is not None and (dump.suffix not in SUFFIXES or not dump.parent.is_dir() or resume):
         raise typer.BadParameter(f"--dump {dump}: needs a folder that is there, a name in {' or '.join(SUFFIXES)}, and a whole search")
-    if not model_only and (jobs > 1 or finale):
-        raise typer.BadParameter(f"--{'jobs' if jobs > 1 else 'finale'} is for --model-only")
-    if dump is not None and jobs > 1:
+    if finale and not model_only:
+        raise typer.BadParameter("--finale is for --model-only")
+    if dump is not None and (jobs or 1) > 1:
         raise typer.BadParameter("--dump needs one job: a graph is drawn in order")
-    described = purpose(limits, symmetry=symmetry, exact=exact, model_only=model_only, finale=finale)
-    search = _begun(checkpoint, described, resume=resume)
+    # The plain reading says why bounds are too large for a search of the model alone, and tells its violations.
+    model = _model_states(limits, symmetry=symmetry, exact=exact, finale=finale) if model_only else None
+    compiled = _is_fast(fast, limits, ("--exact", exact), ("--dump", dump is not None))
+    if (jobs or 1) > 1 and not (model_only or compiled):
+        raise typer.BadParameter("--jobs is for --fast and --model-only")
+    described = purpose(limits, symmetry=symmetry, exact=exact, model_only=model_only, finale=finale, fast=compiled)
     bounds = Bounds(max_states, max_depth, max_seconds, max_memory)
+    _check_checkpoint(checkpoint, resume=resume)
     with contextlib.ExitStack() as stack:
-        explorer: SearchLoop
-        if model_only:
-            model = _model_states(limits, symmetry=symmetry, exact=exact, finale=finale)
-            workers = stack.enter_context(Workers(jobs)) if jobs > 1 else None
+        explorer: SearchLoop | CompiledExplorer
+        graph: Graph | None = None
+        if compiled:
+            memory_max = spill_after * MEGABYTE // WORD_BYTES
+            jobs = jobs or usable_processors()
+            if model is not None:
+                explorer = CompiledModelExplorer(limits, symmetry=symmetry, finale=finale, bounds=bounds, jobs=jobs, memory_max=memory_max)
+            else:
+                explorer = CompiledExplorer(limits, symmetry=symmetry, bounds=bounds, jobs=jobs, memory_max=memory_max)
+            _resume(checkpoint, described, explorer, resume=resume)
+        elif model is not None:
+            workers = stack.enter_context(Workers(jobs)) if jobs is not None and jobs > 1 else None
+            search = _begun(checkpoint, described, resume=resume)
             explorer, graph = ModelExplorer(model, search, bounds, workers=workers), Graph(model)
         else:
             system = JointStates(limits, symmetry=symmetry)
-            explorer, graph = Explorer(system, search, bounds), Graph(system)
+            explorer = Explorer(system, _begun(checkpoint, described, resume=resume), bounds)
+            graph = Graph(system)
         figures = _searched(explorer, scope, checkpoint, checkpoint_seconds, described, graph, dump)
     told = Told(scope, limits, symmetry=symmetry, model_only=model_only, figures=figures)
     raise typer.Exit(_tell(explorer, told, findings, json_wanted=as_json_))
 
 
 def _searched(
-    explorer: SearchLoop,
+    explorer: SearchLoop | CompiledExplorer,
     scope: str,
     checkpoint: Path | None,
     checkpoint_seconds: float,
     described: dict[str, object],
-    graph: Graph,
+    graph: Graph | None,
     dump: Path | None,
 ) -> str:
     """Run a search with its progress, its checkpoints and its graph; return how far it came, in one line."""
     search = explorer.search
-    if dump is not None:
+    if graph is not None and isinstance(explorer, SearchLoop) and dump is not None:
         explorer.record = graph.record
     with CheckProgress(sys.stderr, scope, search) as progress:
         saved = time.monotonic()
@@ -120,7 +150,7 @@ def _searched(
             nonlocal saved
             progress.update()
             if checkpoint is not None and time.monotonic() - saved >= checkpoint_seconds:
-                save(checkpoint, search, described)
+                explorer.save(checkpoint, described)
                 saved = time.monotonic()
 
         explorer.between = between
@@ -129,11 +159,11 @@ def _searched(
                 explorer.run()
             except TooLarge as error:
                 raise typer.BadParameter(f"--dump {dump}: {error}") from error
-        if dump is not None:
+        if graph is not None and dump is not None:
             graph.write(dump)
         figures = progress.figures()
         if checkpoint is not None and explorer.violation is None:
-            save(checkpoint, search, described)
+            explorer.save(checkpoint, described)
     return figures
 
 
@@ -159,20 +189,47 @@ def _model_states(limits: Limits, *, symmetry: bool, exact: bool, finale: bool) 
         raise typer.BadParameter(str(error)) from error
 
 
-def _begun(path: Path | None, described: dict[str, object], *, resume: bool) -> Search:
-    """Return the search to go on with: that of the checkpoint file, or a new one."""
+def _is_fast(fast: bool | None, limits: Limits, *others: tuple[str, bool]) -> bool:
+    """Say whether to search in compiled code: as was asked, or where it can be had."""
+    against = [name for name, chosen in others if chosen]
+    if fast and against:
+        raise typer.BadParameter(f"--fast does not go with {against[0]}")
+    if fast and not fits(limits):
+        raise typer.BadParameter("--fast: these bounds do not fit into compiled code; use --no-fast")
+    return not against and fits(limits) and wanted(fast)
+
+
+def _check_checkpoint(path: Path | None, *, resume: bool) -> None:
+    """Refuse a checkpoint file that cannot be used."""
     if path is None:
         if resume:
             raise typer.BadParameter("--resume needs --checkpoint, the file to go on from")
-        return Search(exact=bool(described["exact"]))
+        return
     if not path.parent.is_dir() or path.is_dir():
         raise typer.BadParameter(f"--checkpoint {path}: no file can be there")
-    if not resume:
-        if path.exists():
-            raise typer.BadParameter(f"--checkpoint {path}: is there already; go on from it with --resume, or remove it")
+    if not resume and path.exists():
+        raise typer.BadParameter(f"--checkpoint {path}: is there already; go on from it with --resume, or remove it")
+
+
+def _begun(path: Path | None, described: dict[str, object], *, resume: bool) -> Search:
+    """Return the search to go on with: that of the checkpoint file, or a new one."""
+    if path is None or not resume:
         return Search(exact=bool(described["exact"]))
-    try:
+    with _readable(path):
         return load(path, described)
+
+
+def _resume(path: Path | None, described: dict[str, object], explorer: CompiledExplorer, *, resume: bool) -> None:
+    """Let a compiled search go on from the checkpoint file."""
+    if path is not None and resume:
+        with _readable(path):
+            restore(path, explorer, described)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise typer.BadParameter(f"--resume: {path} is not there") from error
     except CheckpointError as error:
@@ -180,7 +237,7 @@ def _begun(path: Path | None, described: dict[str, object], *, resume: bool) -> 
 
 
 @contextlib.contextmanager
-def _interruptible(explorer: SearchLoop) -> Iterator[None]:
+def _interruptible(explorer: SearchLoop | CompiledExplorer) -> Iterator[None]:
     """Let a first interruption end the search after the state at hand, and a second one at once."""
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -213,7 +270,7 @@ def _finding(limits: Limits, scope: str, violation: Violation) -> Finding:
     return Finding(trace, telling.divergence, False, origin, count, "", telling, says)
 
 
-def _tell(explorer: SearchLoop, told: Told, parent: Path, *, json_wanted: bool) -> int:
+def _tell(explorer: SearchLoop | CompiledExplorer, told: Told, parent: Path, *, json_wanted: bool) -> int:
     """Print what came of the search, write the finding, and return the exit code."""
     folder, failure, finding = None, None, None
     violation = explorer.violation
@@ -241,7 +298,7 @@ def _tell(explorer: SearchLoop, told: Told, parent: Path, *, json_wanted: bool) 
     return _exit_code(explorer)
 
 
-def _exit_code(explorer: SearchLoop) -> int:
+def _exit_code(explorer: SearchLoop | CompiledExplorer) -> int:
     if explorer.violation is not None:
         return FOUND
     if explorer.interrupted:

@@ -18,6 +18,7 @@ from model.properties import DESCRIPTIONS, Sometimes
 from model.trace import header
 
 if TYPE_CHECKING:
+    from fuzz.compiled.search import CompiledExplorer
     from fuzz.explore import Violation
     from fuzz.findings import Finding
     from model.limits import Limits
@@ -75,7 +76,7 @@ class CheckProgress(Lines):
         )
 
 
-def verdict_lines(explorer: SearchLoop, *, model_only: bool) -> list[str]:
+def verdict_lines(explorer: SearchLoop | CompiledExplorer, *, model_only: bool) -> list[str]:
     """Say in words what the search has shown, and what it has not."""
     search = explorer.search
     lines = [
@@ -96,7 +97,7 @@ def verdict_lines(explorer: SearchLoop, *, model_only: bool) -> list[str]:
     return lines
 
 
-def print_report(explorer: SearchLoop, told: Told, stream: TextIO) -> None:
+def print_report(explorer: SearchLoop | CompiledExplorer, told: Told, stream: TextIO) -> None:
     """Print coverage and verdict; plain text of one width wherever the stream is no terminal."""
     verdict = Text("\n".join(verdict_lines(explorer, model_only=told.model_only)))
     parts = [_kinds(explorer.search, told.limits), Text(), _sometimes(explorer.search), Text(), verdict]
@@ -136,7 +137,7 @@ def model_story(violation: Violation, limits: Limits) -> list[str]:
     return [f"{violation.divergence.verdict}: {violation.divergence.text}", header(limits), *violation.lines]
 
 
-def as_json(explorer: SearchLoop, told: Told, *, finding: Finding | None, folder: str | None) -> dict[str, Any]:
+def as_json(explorer: SearchLoop | CompiledExplorer, told: Told, *, finding: Finding | None, folder: str | None) -> dict[str, Any]:
     """Return a search as a JSON object without times: the same for the same work, resumed or not."""
     search, violation, limits = explorer.search, explorer.violation, told.limits
     return {

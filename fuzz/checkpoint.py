@@ -8,6 +8,7 @@ searched and by which code: another program would not number the same steps alik
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 import os
 import zlib
@@ -16,29 +17,36 @@ from collections import deque
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+import fuzz.compiled
 import fuzz.driver
 import impl.runtime
 import model.ops
 from fuzz.explore import DIGEST_BYTES, Search
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
+    from typing import TypeAlias
+
+    Bytes: TypeAlias = bytes | memoryview[int]
 
     from model.limits import Limits
 
-VERSION: Final = 1
+VERSION: Final = 2
 _TRAILER_BYTES: Final = 32
-_SECTIONS: Final = 5
 _LENGTH_BYTES: Final = 8
 _LEVEL: Final = 1
+_HEAD_BYTES_MAX: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 22
 
 
 class CheckpointError(Exception):
     """A file is no checkpoint of this search. The message is one line without the path."""
 
 
-def purpose(limits: Limits, *, symmetry: bool, exact: bool, model_only: bool = False, finale: bool = False) -> dict[str, Any]:
-    """Return what a checkpoint is for: two searches with equal purposes number all states and steps alike."""
+def purpose(
+    limits: Limits, *, symmetry: bool, exact: bool, model_only: bool = False, finale: bool = False, fast: bool = False
+) -> dict[str, Any]:
+    """Return what a checkpoint is for: two searches with equal purposes number all states and steps alike, and keep them alike."""
     return {
         "scope": limits.scope,
         "bounds": limits.numbers(),
@@ -47,14 +55,15 @@ def purpose(limits: Limits, *, symmetry: bool, exact: bool, model_only: bool = F
         "exact": exact,
         "model_only": model_only,
         "finale": finale,
-        "code": code_digest(),
+        "reading": "compiled" if fast else "plain",
+        "code": code_digest(fast=fast),
     }
 
 
-def code_digest() -> str:
+def code_digest(*, fast: bool) -> str:
     """Return a digest of the source of everything that decides about states and steps."""
     digest = hashlib.sha256()
-    for module in (model.ops, impl.runtime, fuzz.driver):
+    for module in (model.ops, impl.runtime, fuzz.driver, *([fuzz.compiled] if fast else [])):
         for path in sorted(Path(module.__file__ or "").parent.glob("*.py")):
             digest.update(path.name.encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
@@ -84,12 +93,27 @@ def save(path: Path, search: Search, described: dict[str, Any]) -> None:
     }
     keys = _joined(search.seen) if search.exact else b"".join(search.seen)
     sections = (keys, search.parents.tobytes(), search.ordinals.tobytes(), _joined(search.frontier), _joined(search.following))
+    write_file(path, head, ((section, _LEVEL) for section in sections))
+
+
+def write_file(path: Path, head: dict[str, Any], sections: Iterable[tuple[Bytes, int]]) -> None:
+    """Write a head and sections to a file, durably; the old file is there until the new one is whole.
+
+    Args:
+        path: the file.
+        head: numbers and words.
+        sections: the bytes of each, and how hard zlib is to try.
+
+    Raises:
+        OSError: it could not be written; the old file is as it was.
+    """
     # One name, so that a search that is killed again and again leaves one draft.
     draft = path.with_name(f".{path.name}.draft")
     try:
         with draft.open("wb") as file:
             digest = hashlib.sha256()
-            for part in (json.dumps(head).encode() + b"\n", *map(_section, sections)):
+            line = json.dumps(head).encode() + b"\n"
+            for part in itertools.chain((line,), (_section(data, level) for data, level in sections)):
                 digest.update(part)
                 file.write(part)
             file.write(digest.digest())
@@ -113,22 +137,8 @@ def load(path: Path, described: dict[str, Any]) -> Search:
         CheckpointError: the file is damaged, or belongs to another search.
         OSError: it could not be read.
     """
-    data = path.read_bytes()
-    body = memoryview(data)[:-_TRAILER_BYTES]
-    end = data.find(b"\n")
-    if not data.startswith(b'{"drc checkpoint"') or end < 0:
-        raise CheckpointError("not a checkpoint")
-    if hashlib.sha256(body).digest() != data[-_TRAILER_BYTES:]:
-        raise CheckpointError("damaged: it does not have the digest that it says")
-    head = json.loads(data[:end])
-    if head["drc checkpoint"] != VERSION:
-        raise CheckpointError(f"checkpoint version {head['drc checkpoint']}, but this program reads version {VERSION}")
-    for what, value in described.items():
-        if head.get(what) != value:
-            raise CheckpointError(
-                "made by other code, which need not number steps alike" if what == "code" else f"of a search with another {what}"
-            )
-    sections = _sections(body[end + 1 :])
+    head, read = read_file(path, described)
+    sections = list(read)
     search = Search(exact=head["exact"])
     keys = sections[0]
     if search.exact:
@@ -143,20 +153,49 @@ def load(path: Path, described: dict[str, Any]) -> Search:
     return search
 
 
-def _section(data: bytes) -> bytes:
-    packed = zlib.compress(data, _LEVEL)
+def read_file(path: Path, described: dict[str, Any]) -> tuple[dict[str, Any], Iterator[bytes]]:
+    """Read the head of a file, and its sections one by one. The file is read twice, so that nothing of a damaged one is used.
+
+    Raises:
+        CheckpointError: the file is damaged, or belongs to another search.
+        OSError: it could not be read.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        line = file.readline(_HEAD_BYTES_MAX)
+        if not line.startswith(b'{"drc checkpoint"') or not line.endswith(b"\n"):
+            raise CheckpointError("not a checkpoint")
+        digest.update(line)
+        left = size - len(line) - _TRAILER_BYTES
+        while left > 0 and (piece := file.read(min(left, _PIECE_BYTES))):
+            digest.update(piece)
+            left -= len(piece)
+        if left != 0 or digest.digest() != file.read():
+            raise CheckpointError("damaged: it does not have the digest that it says")
+    head: dict[str, Any] = json.loads(line)
+    if head["drc checkpoint"] != VERSION:
+        raise CheckpointError(f"checkpoint version {head['drc checkpoint']}, but this program reads version {VERSION}")
+    for what, value in described.items():
+        if head.get(what) != value:
+            raise CheckpointError(
+                "made by other code, which need not number steps alike" if what == "code" else f"of a search with another {what}"
+            )
+    return head, _sections(path, len(line), size - _TRAILER_BYTES)
+
+
+def _section(data: Bytes, level: int) -> bytes:
+    packed = zlib.compress(data, level)
     return len(packed).to_bytes(_LENGTH_BYTES, "little") + packed
 
 
-def _sections(data: memoryview) -> list[bytes]:
-    found = []
-    at = 0
-    for _ in range(_SECTIONS):
-        length = int.from_bytes(data[at : at + _LENGTH_BYTES], "little")
-        at += _LENGTH_BYTES
-        found.append(zlib.decompress(data[at : at + length]))
-        at += length
-    return found
+def _sections(path: Path, at: int, end: int) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        while at < end:
+            file.seek(at)
+            length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+            yield zlib.decompress(file.read(length))
+            at += _LENGTH_BYTES + length
 
 
 def _joined(parts: Iterable[bytes]) -> bytes:

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from model.choose import Chooser
 
 _MASK: Final = (1 << 64) - 1
-_MULTIPLIER: Final = 6364136223846793005
-_INCREMENT: Final = 1442695040888963407
+MULTIPLIER: Final = 6364136223846793005
+INCREMENT: Final = 1442695040888963407
 
 
 class HiddenState(BaseException):
@@ -81,14 +81,14 @@ class Seeded:
         self.state = (seed * 0x9E3779B97F4A7C15 + 0xD1B54A32D192ED03) & _MASK
         self.left = choices_max
         for _ in range(2):
-            self.state = ((self.state ^ self.state >> 29) * _MULTIPLIER + _INCREMENT) & _MASK
+            self.state = ((self.state ^ self.state >> 29) * MULTIPLIER + INCREMENT) & _MASK
 
     def choose(self, count: int) -> int:
         """Return a number below `count`, close to uniform."""
         if self.left <= 0:
             raise Exhausted
         self.left -= 1
-        self.state = state = (self.state * _MULTIPLIER + _INCREMENT) & _MASK
+        self.state = state = (self.state * MULTIPLIER + INCREMENT) & _MASK
         return (state >> 32) * count >> 32
 
 

@@ -10,26 +10,23 @@ from __future__ import annotations
 import abc
 import contextlib
 import hashlib
-import signal
-import threading
 import time
 import zlib
 from array import array
 from collections import deque
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from fuzz.choosers import Odometer
 from fuzz.outcome import Divergence
-from fuzz.watchdog import Hang, time_limit
+from fuzz.watchdog import Hang, stall_limit, time_limit
 from model.choose import Exhausted
 from model.ops import Kind
 from model.properties import Sometimes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-    from types import FrameType
+    from collections.abc import Callable, Sequence
 
     from model.choose import Chooser
     from model.ops import Row
@@ -242,6 +239,12 @@ class SearchLoop(abc.ABC):
                 self.between(search)
         return search
 
+    def save(self, path: Path, described: dict[str, Any]) -> None:
+        """Write the search to a checkpoint file. Raise OSError if it cannot be written."""
+        from fuzz import checkpoint
+
+        checkpoint.save(path, self.search, described)
+
     def _begin(self) -> bool:
         """Note the first state, and look at it."""
         system, search = self.system, self.search
@@ -338,7 +341,7 @@ class Explorer(SearchLoop):
 
     def _expand(self) -> Divergence | Hang | None:
         """Take all steps from the next state of the frontier; return the first violation, if there is one."""
-        with _stall_limit(self.search, STEP_SECONDS_MAX):
+        with stall_limit(lambda: self.search.transitions, STEP_SECONDS_MAX):
             return self._take_all()
 
     def _take_all(self) -> Divergence | Hang | None:
@@ -381,12 +384,16 @@ class Explorer(SearchLoop):
         return None
 
     def _simplest(self, error: Divergence | Hang) -> Violation:
-        """Among the violating steps of the state at hand, choose the one with the least inside destructors; find the path to it."""
-        system, search = self.system, self.search
+        """Return the simplest violation at the state at hand."""
+        return self._simplest_of(self._at_hand(), self.search.states - self.search.queue, error)
+
+    def _simplest_of(self, state: bytes, number: int, error: Divergence | Hang) -> Violation:
+        """Among the violating steps of a state, choose the one with the least inside destructors; find the path to it."""
+        system = self.system
         divergence = system.divergence("Hang", str(error)) if isinstance(error, Hang) else error
         best = divergence.rows[: divergence.chosen]
         counts = list(system.counts)
-        system.open(self._at_hand())
+        system.open(state)
         odometer = Odometer()
         while True:
             # A step that hangs is no simpler one.
@@ -403,14 +410,45 @@ class Explorer(SearchLoop):
             if not odometer.advance():
                 break
         system.counts[:] = counts
-        before = self.path(search.states - search.queue)
+        before, _state = self._path(number)
         return Violation((*(row for step in before for row in step), *best), len(before) + 1, divergence)
+
+    def repeated(self, number: int, ordinal: int | None) -> Violation | None:
+        """Repeat what another search found: a step from a state, or, with None, the first look at the first one.
+
+        Returns:
+            The violation; None if there is none.
+        """
+        system = self.system
+        _steps, state = self._path(number)
+        system.open(state)
+        odometer = Odometer()
+        try:
+            with time_limit(STEP_SECONDS_MAX):
+                if ordinal is None:
+                    system.reload()
+                    system.settle()
+                    return None
+                for _ in range(ordinal):
+                    system.step(odometer)
+                    odometer.advance()
+                system.step(odometer)
+                system.settle()
+        except (Divergence, Hang) as error:
+            if ordinal is None:
+                return Violation((), 0, error) if isinstance(error, Divergence) else None
+            return self._simplest_of(state, number, error)
+        return None
 
     def path(self, number: int) -> list[tuple[Row, ...]]:
         """Return the steps to a state, by its number: for each the operation, and what destructors did in it.
 
         Complexity: the steps of all states on the path.
         """
+        return self._path(number)[0]
+
+    def _path(self, number: int) -> tuple[list[tuple[Row, ...]], bytes]:
+        """Return the steps to a state, and the state."""
         search, system = self.search, self.system
         ordinals = []
         while number:
@@ -429,30 +467,7 @@ class Explorer(SearchLoop):
             steps.append(tuple(system.rows))
             state, _shown = system.settle()
         system.counts[:] = counts
-        return steps
-
-
-@contextlib.contextmanager
-def _stall_limit(search: Search, seconds: float) -> Iterator[None]:
-    """Raise `Hang` in the block once no step has ended for so long, and at most twice that. Does nothing outside the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    known = search.transitions
-
-    def ring(_signal: int, _frame: FrameType | None) -> None:
-        nonlocal known
-        if search.transitions == known:
-            raise Hang(f"no end after {seconds:g} seconds")
-        known = search.transitions
-
-    before = signal.signal(signal.SIGALRM, ring)
-    outer = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, *outer)
-        signal.signal(signal.SIGALRM, before)
+        return steps, state
 
 
 def resident_bytes() -> int:

@@ -126,15 +126,29 @@ class ModelExplorer(SearchLoop):
         """Return the violation that was met at the state at hand: breadth first, none has fewer steps."""
         if not isinstance(error, Divergence):
             raise TypeError("no step of the model waits for anything")
+        return self._violation_at(self.search.states - self.search.queue, self._violating, error.verdict, error.text)
+
+    def _violation_at(self, number: int, ordinal: int | None, verdict: str, text: str) -> Violation:
+        """Return a violation by a step from a state, or, with None, by the state itself, with the path to it."""
         system = self.system
-        path = self.path(self.search.states - self.search.queue)
-        if self._violating is not None:
-            system.open(self._at_hand())
-            path.append(system.allowed()[self._violating][0])
+        path = self.path(number)
+        if ordinal is not None:
+            path.append(system.allowed()[ordinal][0])
         rows = tuple(row for what, row in path if what < DESTROY)
-        return Violation(
-            rows, len(path), Divergence(error.verdict, error.text, rows, (0,) * len(rows), len(rows)), tuple(system.story(path))
-        )
+        return Violation(rows, len(path), Divergence(verdict, text, rows, (0,) * len(rows), len(rows)), tuple(system.story(path)))
+
+    def repeated(self, number: int, ordinal: int | None) -> Violation | None:
+        """Repeat what another search found: a step from a state, or, with None, that something is wrong with the state itself.
+
+        Returns:
+            The violation; None if the first one here is not the same.
+        """
+        self.path(number)
+        data, _shown = self.system.settle()
+        violation = self.system.expand(data, set()).violation
+        if violation is None or violation[0] != ordinal:
+            return None
+        return self._violation_at(number, *violation)
 
     def path(self, number: int) -> list[Step]:
         """Return the steps to a state, by its number. Complexity: the steps of all states on the path."""

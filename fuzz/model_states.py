@@ -155,7 +155,7 @@ class ModelStates:
         try:
             for step in steps(base, limits):
                 state = base[:]
-                if not take(state, limits, step):
+                if not take(state, limits, *step):
                     continue
                 seen = state[SEEN]
                 if seen:
@@ -197,7 +197,7 @@ class ModelStates:
         for step in steps(self._state, self.limits):
             state = self._state[:]
             try:
-                if not take(state, self.limits, step):
+                if not take(state, self.limits, *step):
                     continue
             except Violation:
                 found.append((step, state))
@@ -228,7 +228,7 @@ class ModelStates:
         for step in path:
             lines.append("| " * state[NESTED] + say(step, self.limits))
             try:
-                take(state, self.limits, step)
+                take(state, self.limits, *step)
             except Violation:
                 break
         return lines

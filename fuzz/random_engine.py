@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from fuzz.choosers import Seeded
+from fuzz.compiled.runner import CompiledRunner, unrepeated
 from fuzz.driver import Divergence, Driver, HarnessBroken
 from fuzz.results import EngineResult
 from fuzz.swarm import POOL, variant
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 BATCH: Final = 16
 """Runs that a worker is given at once."""
+BATCH_FAST: Final = 256
+"""The same where they are compiled."""
 OPERATIONS_USUAL: Final = 200
 OPERATIONS_MANY: Final = 1000
 SEED_MAX: Final = (1 << 32) - 1
@@ -86,10 +89,15 @@ class RandomResult(EngineResult):
 
 
 class Runner:
-    """Does runs one after another in this process and keeps a driver for each variant and memory."""
+    """Does runs one after another in this process and keeps a driver for each variant and memory.
 
-    def __init__(self) -> None:
+    Args:
+        fast: do them in compiled code, on raw memory; see `fuzz.compiled.runner`.
+    """
+
+    def __init__(self, *, fast: bool = False) -> None:
         self._drivers: dict[tuple[Limits, bool], Driver] = {}
+        self._compiled = CompiledRunner() if fast else None
 
     def run(self, plan: Plan, index: int, result: RandomResult) -> None:
         """Do one run and count it, finding or not.
@@ -97,6 +105,12 @@ class Runner:
         Raises:
             HarnessFailure: the model or the driver failed, and which run shows it.
         """
+        if self._compiled is not None:
+            outcome = self._compiled.run(plan.limits, plan.seed, plan.operations_max)
+            if outcome is not None:
+                result.add(outcome)
+                return
+            plan = replace(plan, checked=False)
         driver = self._driver(plan)
         try:
             with time_limit(_RUN_SECONDS_MAX):
@@ -111,6 +125,8 @@ class Runner:
             message = f"run {index} of seed {plan.seed >> 32}: {error}"
             raise HarnessFailure(message) from error
         result.add(driver.outcome())
+        if result.finding is None and self._compiled is not None:
+            raise unrepeated(index, plan.seed >> 32)
         if result.finding is not None:
             result.limits, result.checked, result.index = plan.limits, plan.checked, index
             # The driver is in pieces.
@@ -136,6 +152,7 @@ def run_random(
     seed: int,
     workers: Workers | None = None,
     report: Callable[[EngineResult], None] | None = None,
+    fast: bool = False,
 ) -> RandomResult:
     """Do random runs until the time is over, their number is reached, or one finds something.
 
@@ -146,6 +163,7 @@ def run_random(
         seed: of the campaign, from 0 to `SEED_MAX`.
         workers: processes to use; None does everything in this one.
         report: called with the totals so far, often.
+        fast: do the runs in compiled code. The totals are the same, but for what only the checked memory finds.
 
     Returns:
         The totals. With `runs` alone they depend on `limits`, `seed` and `runs` and on nothing else.
@@ -158,15 +176,17 @@ def run_random(
     count = RUNS_MAX if runs is None else min(runs, RUNS_MAX)
     total = RandomResult(limits)
     if workers is None:
-        _run_here(total, seed, count, deadline, report)
+        _run_here(total, seed, count, deadline, report, fast=fast)
     else:
-        _run_there(total, seed, count, deadline, report, workers)
+        _run_there(total, seed, count, deadline, report, workers, fast=fast)
     total.seconds = time.monotonic() - start
     return total
 
 
-def _run_here(total: RandomResult, seed: int, count: int, deadline: float, report: Callable[[EngineResult], None] | None) -> None:
-    runner, limits = Runner(), total.limits
+def _run_here(
+    total: RandomResult, seed: int, count: int, deadline: float, report: Callable[[EngineResult], None] | None, *, fast: bool
+) -> None:
+    runner, limits = Runner(fast=fast), total.limits
     try:
         for index in range(count):
             if time.monotonic() >= deadline or total.finding is not None:
@@ -185,16 +205,18 @@ def _run_there(
     deadline: float,
     report: Callable[[EngineResult], None] | None,
     workers: Workers,
+    *,
+    fast: bool,
 ) -> None:
     limits = total.limits
-    batches = iter(range(0, count, BATCH))
+    batches = iter(range(0, count, BATCH_FAST if fast else BATCH))
     pending: deque[Future[Batch]] = deque()
     try:
-        _hand_out(pending, batches, limits, seed, count, deadline, workers)
+        _hand_out(pending, batches, limits, seed, count, deadline, workers, fast=fast)
         while pending and total.finding is None:
             total.merge(workers.result(pending[0]).opened())
             pending.popleft()
-            _hand_out(pending, batches, limits, seed, count, deadline, workers)
+            _hand_out(pending, batches, limits, seed, count, deadline, workers, fast=fast)
             if report is not None:
                 report(total)
     except KeyboardInterrupt:
@@ -216,12 +238,15 @@ def _hand_out(
     count: int,
     deadline: float,
     workers: Workers,
+    *,
+    fast: bool,
 ) -> None:
+    size = BATCH_FAST if fast else BATCH
     while len(pending) < 4 * workers.count and time.monotonic() < deadline:
         first = next(batches, None)
         if first is None:
             break
-        pending.append(workers.submit(run_batch, limits, seed, first, min(BATCH, count - first), deadline))
+        pending.append(workers.submit(run_batch, limits, seed, first, min(size, count - first), deadline, fast=fast))
 
 
 @dataclass(frozen=True, slots=True)
@@ -238,7 +263,7 @@ class Batch:
         return self.totals
 
 
-def run_batch(limits: Limits, seed: int, first: int, count: int, deadline: float) -> Batch:
+def run_batch(limits: Limits, seed: int, first: int, count: int, deadline: float, *, fast: bool = False) -> Batch:
     """Do some runs in a worker process, up to the first finding.
 
     Args:
@@ -247,17 +272,21 @@ def run_batch(limits: Limits, seed: int, first: int, count: int, deadline: float
         first: number of the first run.
         count: of runs.
         deadline: time of the monotonic clock, which all processes of a machine share.
+        fast: do them in compiled code.
     """
     totals = RandomResult(limits)
+    runner = _RUNNERS.get(fast)
+    if runner is None:
+        runner = _RUNNERS[fast] = Runner(fast=fast)
     for index in range(first, first + count):
         if time.monotonic() >= deadline or stopping() or totals.finding is not None:
             break
-        _RUNNER.run(plan_of(limits, seed, index), index, totals)
+        runner.run(plan_of(limits, seed, index), index, totals)
     found, totals.finding = totals.finding, None
     return Batch(totals, None if found is None else (found.verdict, found.text, found.rows, found.depths, found.chosen))
 
 
-_RUNNER: Final = Runner()
+_RUNNERS: Final[dict[bool, Runner]] = {}
 """A worker process's own."""
 
 __all__ = ["Batch", "HarnessFailure", "Plan", "RandomResult", "Runner", "plan_of", "run_batch", "run_random"]

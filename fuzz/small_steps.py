@@ -7,7 +7,7 @@ value dies when, whether the bump chunk has room) is open, so every implementati
 An operation that released nothing and does not collect cannot kill, and is one step. The others are *pending* in between: the little
 that their end needs is kept in words behind the model's own, a group for each of the model's books.
 
-Functions over lists of ints: no closures, and no objects but the bounds.
+Functions over lists of ints: no closures, and no objects but the bounds. All that a step does is also compiled (`fuzz.compiled.small`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ from model.possible import possible_rows
 from model.properties import Sometimes
 from model.state import State, Violation, held_mask, initial, mask_of, root_mask, unreachable
 from model.step import CAN_RELEASE, begin, check_end, closing_kind, closing_name, finish, inserts
-from model.words import bits, lowest
+from model.words import bits, lowest, popcount, put
 
 if TYPE_CHECKING:
     from model.limits import Limits
@@ -63,7 +63,7 @@ PENDING_WORDS: Final = 3
 
 _CALL_WASM: Final = int(Kind.CALL_WASM)
 _RETURN_IMPORT: Final = int(Kind.RETURN_IMPORT)
-_LOADS: Final = frozenset({Kind.GLOBAL_GET, Kind.TABLE_GET})
+_LOADS: Final = 1 << Kind.GLOBAL_GET | 1 << Kind.TABLE_GET
 _PANIC: Final = int(Kind.PANIC)
 _END: Final = int(Kind.END)
 _DROP: Final = int(Kind.DROP)
@@ -136,13 +136,12 @@ def steps(state: State, limits: Limits) -> list[Step]:
     return found
 
 
-def take(state: State, limits: Limits, step: Step) -> bool:
+def take(state: State, limits: Limits, what: int, row: Row) -> bool:
     """Take a step in place; return whether it was allowed (if not, the state is of no use any more).
 
     Raises:
         Violation: an operation that can kill nothing must have killed something.
     """
-    what, row = step
     if what == DESTROY:
         return _destroy(state, limits, row[0])
     if what == FINISH:
@@ -163,24 +162,25 @@ def take(state: State, limits: Limits, step: Step) -> bool:
 
 
 def _destroy(state: State, limits: Limits, name: int) -> bool:
+    allowed = True
     try:
-        acts = destruction_begins(state, limits, name)
+        if not destruction_begins(state, limits, name):
+            destruction_ends(state, limits, name, acted=False, panicked=False)
     except Violation:
-        return False
-    if not acts:
-        destruction_ends(state, limits, name, acted=False, panicked=False)
-    return True
+        allowed = False
+    return allowed
 
 
 def _finish(state: State, limits: Limits) -> bool:
-    at = limits.shape.size + (state[UNDER_WAY] - 1) * PENDING_WORDS
-    row, result = _kept(state, limits, at)
+    result = _kept_result(state, limits)
+    row = kept_row(state, limits)
     _forget(state, limits)
+    allowed = True
     try:
         _complete(state, limits, row, result)
     except Violation:
-        return False
-    return True
+        allowed = False
+    return allowed
 
 
 def _complete(state: State, limits: Limits, row: Row, result: int) -> None:
@@ -208,33 +208,47 @@ def _keep(state: State, limits: Limits, row: Row, result: int) -> None:
     kind = row[0]
     level = state[UNDER_WAY] - 1
     at = limits.shape.size + level * PENDING_WORDS
-    names: Row
-    if kind == _CALL_WASM:
-        state[at + WHERE], state[at + WHAT], names = row[1], row[2], row[3:]
-    elif kind == _RETURN_IMPORT:
-        names = row[1:]
-    elif kind in _LOADS and result != OUT_OF_BOUNDS:
-        state[at + WHAT], names = row[3], (result,)
-    else:
-        return
-    state[at + COUNT] = len(names)
     first = names_at(limits) + level * names_width(limits)
-    for name in names:
-        state[first] = name
-        first += 1
+    if _LOADS >> kind & 1:
+        if result != OUT_OF_BOUNDS:
+            state[at + WHAT] = row[3]
+            state[at + COUNT] = 1
+            state[first] = result
+        return
+    before = 1
+    if kind == _CALL_WASM:
+        state[at + WHERE] = row[1]
+        state[at + WHAT] = row[2]
+        before = 3
+    elif kind != _RETURN_IMPORT:
+        return
+    for name in row[before:]:
+        state[first + state[at + COUNT]] = name
+        state[at + COUNT] += 1
 
 
-def _kept(state: State, limits: Limits, at: int) -> tuple[Row, int]:
-    """Return an operation's row, as far as its end looks at it, and its result."""
+def kept_row(state: State, limits: Limits) -> Row:
+    """Return the row of the innermost pending operation, as far as its end looks at it."""
     level = state[UNDER_WAY] - 1
     kind = state[limits.shape.books + level * BOOK_WORDS + KIND]
+    at = limits.shape.size + level * PENDING_WORDS
     first = names_at(limits) + level * names_width(limits)
-    names = tuple(state[first : first + state[at + COUNT]])
+    names = state[first : first + state[at + COUNT]]
     if kind == _CALL_WASM:
-        return (kind, state[at + WHERE], state[at + WHAT], *names), 0
-    if kind in _LOADS:
-        return (kind, 0, 0, state[at + WHAT], 0), names[0] if names else OUT_OF_BOUNDS
-    return (kind, *names), 0
+        return (kind, state[at + WHERE], state[at + WHAT], *names)
+    if _LOADS >> kind & 1:
+        return (kind, 0, 0, state[at + WHAT], 0)
+    return (kind, *names)
+
+
+def _kept_result(state: State, limits: Limits) -> int:
+    """Return the result of the innermost pending operation: what it loaded, if it is a load."""
+    level = state[UNDER_WAY] - 1
+    if not _LOADS >> state[limits.shape.books + level * BOOK_WORDS + KIND] & 1:
+        return 0
+    if not state[limits.shape.size + level * PENDING_WORDS + COUNT]:
+        return OUT_OF_BOUNDS
+    return state[names_at(limits) + level * names_width(limits)]
 
 
 def _forget(state: State, limits: Limits) -> None:
@@ -242,57 +256,85 @@ def _forget(state: State, limits: Limits) -> None:
     level = state[UNDER_WAY] - 1
     at = limits.shape.size + level * PENDING_WORDS
     if state[at + COUNT] or state[at + WHERE] or state[at + WHAT]:
-        state[at : at + PENDING_WORDS] = [0] * PENDING_WORDS
+        put(state, at, at + PENDING_WORDS, 0)
         width = names_width(limits)
         first = names_at(limits) + level * width
-        state[first : first + width] = [NULL] * width
+        put(state, first, first + width, NULL)
 
 
 # Properties of the model alone.
 
 
-def broken(state: State, limits: Limits) -> str:
-    """Name the property that a state breaks; empty if it breaks none.
+def check_properties(state: State, limits: Limits) -> None:
+    """Look for the properties that a state must have.
 
     * Whoever is named lives: by the host, by storage, by a value, in a live slot, in the hands of an operation, or deferred.
     * As many values are dying as destructors act; at rest, with nothing under way, none is.
     * At rest, a value that nobody owns and no activation reads is deferred, or is owned by such a value: nothing else would ever free it.
+
+    Raises:
+        Violation: it lacks one; the message says which.
     """
     shape = limits.shape
     live = state[LIVE]
     named = state[LEAKED] | state[DEFERRED] | root_mask(state, shape) | held_mask(state, shape)
     dead = (named | mask_of(state, shape.fields, shape.slots_end)) & ~live
     if dead:
-        return f"value {lowest(dead)} is dead, and somebody still holds it"
-    if state[DYING].bit_count() != state[NESTED]:
-        return f"{state[DYING].bit_count()} values are dying, and {state[NESTED]} destructors act"
+        raise Violation(f"value {lowest(dead)} is dead, and somebody still holds it")
+    if popcount(state[DYING]) != state[NESTED]:
+        raise Violation(f"{state[DYING].bit_count()} values are dying, and {state[NESTED]} destructors act")
     if not state[UNDER_WAY]:
         if state[DYING] or state[INNERMOST]:
-            return "a destructor acts, and no operation is under way"
-        lost = unreachable(state, limits, state[DEFERRED]) if live & ~state[DEFERRED] else 0
-        if lost:
-            return f"value {lowest(lost)} is lost: nobody owns it, no activation reads it, and its death is not deferred"
+            raise Violation("a destructor acts, and no operation is under way")
+        if live & ~state[DEFERRED]:
+            lost = unreachable(state, limits, state[DEFERRED])
+            if lost:
+                raise Violation(f"value {lowest(lost)} is lost: nobody owns it, no activation reads it, and its death is not deferred")
+
+
+def broken(state: State, limits: Limits) -> str:
+    """Name the property that a state breaks; empty if it breaks none."""
+    try:
+        check_properties(state, limits)
+    except Violation as violation:
+        return str(violation)
     return ""
 
 
-def finale(state: State, limits: Limits) -> str:
-    """Let go of everything from a state at rest, in place; say what prevents it or is left behind. Destructors end at once.
+def closing_row(state: State, limits: Limits) -> Row:
+    """Return the next operation of the finale; empty when nothing is left to do."""
+    kind = closing_kind(state, limits)
+    if kind == NULL:
+        return ()
+    return (kind, closing_name(state, limits)) if kind == _DROP else (kind,)
 
-    Returns:
-        The broken promise in words; empty if nothing is left but what was forgotten or is cyclic.
+
+def let_go(state: State, limits: Limits) -> None:
+    """Let go of everything from a state at rest, in place. Destructors end at once.
+
+    Raises:
+        Violation: something prevents it, or is left behind that was not forgotten and is in no cycle.
     """
+    while True:
+        row = closing_row(state, limits)
+        if len(row) == 0:
+            break
+        kind = row[0]
+        take(state, limits, OPERATE, row)
+        while pending(state):
+            mask = mortal(state, limits)
+            if not mask:
+                if not _finish(state, limits):
+                    raise Violation(f"letting go of everything comes to a halt in {Kind(kind).name.lower()}")
+            elif _destroy(state, limits, lowest(mask)) and not pending(state):
+                take(state, limits, OPERATE, closing_row(state, limits))
+    check_end(state, limits)
+
+
+def finale(state: State, limits: Limits) -> str:
+    """Let go of everything from a state at rest, in place; say what prevents it or is left behind, empty if nothing."""
     try:
-        while (kind := closing_kind(state, limits)) != NULL:
-            row: Row = (kind, closing_name(state, limits)) if kind == _DROP else (kind,)
-            take(state, limits, (OPERATE, row))
-            while pending(state):
-                mask = mortal(state, limits)
-                if not mask:
-                    if not _finish(state, limits):
-                        return f"letting go of everything comes to a halt in {Kind(kind).name.lower()}"
-                elif _destroy(state, limits, lowest(mask)) and not pending(state):
-                    take(state, limits, (OPERATE, (_END,)))
-        check_end(state, limits)
+        let_go(state, limits)
     except Violation as violation:
         return str(violation)
     return ""

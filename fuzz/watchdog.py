@@ -8,7 +8,7 @@ import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 
@@ -37,4 +37,32 @@ def time_limit(seconds: float) -> Iterator[None]:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, outer)
+        signal.signal(signal.SIGALRM, before)
+
+
+@contextlib.contextmanager
+def stall_limit(steps: Callable[[], int], seconds: float) -> Iterator[None]:
+    """Raise `Hang` in the block once no step has ended for so long, and at most twice that. Does nothing outside the main thread.
+
+    Args:
+        steps: how many have ended so far.
+        seconds: the limit.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    known = steps()
+
+    def ring(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal known
+        if steps() == known:
+            raise Hang(f"no end after {seconds:g} seconds")
+        known = steps()
+
+    before = signal.signal(signal.SIGALRM, ring)
+    outer = signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, *outer)
         signal.signal(signal.SIGALRM, before)

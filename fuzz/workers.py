@@ -41,6 +41,11 @@ def stopping() -> bool:
     return _PROCESS.stop is not None and _PROCESS.stop.is_set()
 
 
+def usable_processors() -> int:
+    """Return how many processors this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 class Workers:
     """Worker processes, to be used in a `with` block.
 

@@ -1,5 +1,7 @@
 """Settings that make every test a function of the source alone."""
 
+import os
+
 from hypothesis import HealthCheck, settings
 
 # The examples follow from the test's own text, nothing is remembered between runs, and no verdict depends on how
@@ -12,3 +14,6 @@ settings.register_profile(
     suppress_health_check=[HealthCheck.too_slow],
 )
 settings.load_profile("deterministic")
+
+# Defects are planted in the plain reading. Tests of the compiled one say --fast.
+os.environ["DRC_FAST"] = "0"

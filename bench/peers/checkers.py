@@ -185,11 +185,12 @@ def run_spin(bounds: PeerBounds, folder: Path) -> Count:
 # Ours.
 
 
-def drc_command(bounds: PeerBounds, *, symmetry: bool, jobs: int) -> list[str]:
-    """Return the command line that searches the model alone."""
+def drc_command(bounds: PeerBounds, *, symmetry: bool, jobs: int, fast: bool = True) -> list[str]:
+    """Return the command line that searches the model alone, in compiled code or not."""
     limits = [word for name, value in asdict(bounds).items() for word in ("--limit", f"{name}={value}")]
     kind = "--symmetry" if symmetry else "--no-symmetry"
-    return [sys.executable, str(ROOT / "drc.py"), "check", "--scope", "peers", "--model-only", kind, "--jobs", str(jobs), "--json", *limits]
+    how = ["--model-only", "--fast" if fast else "--no-fast", kind, "--jobs", str(jobs), "--json"]
+    return [sys.executable, str(ROOT / "drc.py"), "check", "--scope", "peers", *how, *limits]
 
 
 def parse_drc(text: str) -> tuple[int, int]:
@@ -210,11 +211,11 @@ def parse_drc(text: str) -> tuple[int, int]:
     return found["states"], found["transitions"]
 
 
-def run_drc(bounds: PeerBounds, folder: Path, *, symmetry: bool, jobs: int) -> Count:
+def run_drc(bounds: PeerBounds, folder: Path, *, symmetry: bool, jobs: int, fast: bool = True) -> Count:
     """Let drc count.
 
     Raises:
         PeerFailed, PeerObjects: see `parse_drc`.
     """
-    ran = run(drc_command(bounds, symmetry=symmetry, jobs=jobs), folder)
+    ran = run(drc_command(bounds, symmetry=symmetry, jobs=jobs, fast=fast), folder)
     return Count(*parse_drc(ran.out), ran)

@@ -1,10 +1,13 @@
-"""The loops that never leave compiled code: one step from a restored state, and the search that goes on from there.
+"""The loops that never leave compiled code: one step from an opened state, the states of a block expanded, what they found merged.
 
 This text is translated like that of the driver. The interpreted search is `fuzz.explore`, its oracle.
 
-A search has a *control* row of words, so that it can be left and taken up again at any step: when a table is full, when time is up,
-when something is found. Digests are sums of hashes of the words that differ from the first state's, so that what has not changed
-costs a comparison only; states on the frontier are those words.
+A *block* is a row of encoded states of one level (`fuzz.compiled.joint`). Workers *expand* parts of it side by side; each writes what
+it takes for new to a row of its own. Then one process *merges* these rows in order: it alone writes the table of what is known, so
+that no count and no number depends on how many workers there are.
+
+An expansion has a *control* row of words, so that it can be left and taken up again at any step: when its row is full, when its
+budget is spent, when something is found.
 """
 
 from __future__ import annotations
@@ -12,7 +15,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fuzz.bindings import check_lookups
-from fuzz.compiled.world import ADDRESSES_AT, COUNTS_AT, DIGITS_AT, RADIXES_AT, RAISES, REGISTERS, ROWS_AT, STATE_AT, WILD
+from fuzz.compiled.joint import copy, count_step, encode, identify, lap, open_state, reload_state
+from fuzz.compiled.world import COUNTS_AT, DIGITS_AT, RADIXES_AT, RAISES, REGISTERS, ROWS_AT, SAVED_COUNTS_AT, STATE_AT, WILD
 from fuzz.driver import ALWAYS, INSIDE_DESTRUCTORS
 from fuzz.observe import observe
 from impl.header import VERDICT
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from fuzz.driver import Driver
 
     Words: TypeAlias = Any
-    """An array of signed 64-bit words."""
+    """A row of signed 64-bit words."""
 
 _NESTING: Final = REGISTERS["nesting"]
 _LEVEL: Final = REGISTERS["level"]
@@ -38,148 +42,60 @@ _DIGIT: Final = REGISTERS["digit"]
 _DIGITS: Final = REGISTERS["digits"]
 _STEPS: Final = REGISTERS["steps"]
 _LAST_KIND: Final = REGISTERS["last_kind"]
-_STATE_WORDS: Final = REGISTERS["state_words"]
-_ROOT_AT: Final = REGISTERS["root_at"]
+_ENCODED_MAX: Final = REGISTERS["encoded_max"]
+_SHOWN: Final = REGISTERS["shown"]
+_SYMMETRY: Final = REGISTERS["symmetry"]
+_KEY_LOW: Final = REGISTERS["key_low"]
+_KEY_HIGH: Final = REGISTERS["key_high"]
 
-# The control row of a search.
-STATES: Final = 0
-TRANSITIONS: Final = 1
-POSITION: Final = 2  # of the state at hand in the frontier
-FRONTIER_END: Final = 3
-FOLLOWING_END: Final = 4
-WAITING: Final = 5
-ARRIVING: Final = 6
-ORDINAL: Final = 7  # of the step to be taken next
-MIDWAY: Final = 8  # whether some steps of the state at hand are taken already
-SYMMETRY: Final = 9
-STATES_MAX: Final = 10
-BUDGET: Final = 11
+# The control row of an expansion.
+POSITION: Final = 0  # of the state at hand in the block
+END: Final = 1  # where this worker's part of the block ends
+NUMBER: Final = 2  # of the state at hand
+ORDINAL: Final = 3  # of the step to be taken next
+MIDWAY: Final = 4  # whether some steps of the state at hand are taken already
+TRANSITIONS: Final = 5
+FOUND_END: Final = 6  # words of the row of what was found
+BUDGET: Final = 7
+FILTERED: Final = 8  # digests in the filter
+STATUS: Final = 9
 SHOWN: Final = 16
 CONTROL_WORDS: Final = 64
 
-# How a search comes back.
-LEVEL_DONE: Final = 0
+# The control row of the search as a whole.
+STATES: Final = 0
+ARRIVING: Final = 1
+FOLLOWING_END: Final = 2
+MERGED: Final = 3  # how far the row at hand is merged
+
+# How an expansion comes back.
+PART_DONE: Final = 0
 OUT_OF_ROOM: Final = 1
 BUDGET_SPENT: Final = 2
 VIOLATED: Final = 3
+FILTER_FULL: Final = 4
+
+# Parts of an expansion, for measurements.
+OTHER: Final = 0
+RESTORE: Final = 1
+STEP: Final = 2
+DIGEST: Final = 3
+TABLE: Final = 4
+ENCODE: Final = 5
+CHECK: Final = 6
 
 NO_STEP: Final = 0
 STEPPED: Final = 1
 BAD: Final = 2
 
+# What was found: its digest, the state and the step that led to it, what its finale showed; then the state, encoded.
+FOUND_PARENT: Final = 2
+FOUND_ORDINAL: Final = 3
+FOUND_SHOWN: Final = 4
+FOUND_STATE: Final = 5
+ORDINAL_BITS: Final = 24
+
 _REGISTERING: Final = 1 << Kind.REGISTER | 1 << Kind.INSTANTIATE | 1 << Kind.TEARDOWN_STORE
-# Odd, with well-mixed bits: the fractional parts of the golden ratio and of square roots.
-_M1: Final = -7046029254386353131
-_M2: Final = -4417276706812531889
-_M3: Final = -8663945395140668459
-_LOW_35: Final = (1 << 35) - 1
-_LOW_32: Final = (1 << 32) - 1
-# In a frontier, a word is 16 bits of its place and 48 of its value; a value that needs more follows.
-PLACE_BITS: Final = 16
-_VALUE_BITS: Final = 48
-_VALUE_MAX: Final = (1 << 46) - 1
-_ESCAPE: Final = 1 << 46
-_LOW_VALUE: Final = (1 << 47) - 1
-
-
-def mix(place: int, word: int) -> int:
-    """Return 64 well-mixed bits of a place and what is in it."""
-    x = word * _M1 + place * _M2 + _M3
-    x ^= (x >> 29) & _LOW_35
-    x *= _M2
-    x ^= (x >> 32) & _LOW_32
-    x *= _M1
-    return x ^ ((x >> 29) & _LOW_35)
-
-
-def remix(x: int) -> int:
-    """Return other 64 bits, as far from the given ones as those from their source."""
-    x = (x ^ _M3) * _M1
-    x ^= (x >> 32) & _LOW_32
-    return x * _M3
-
-
-def digest(mem: Words, w: Words, found: Words) -> None:
-    """Write the digest of the joint state to `found[0]` and `found[1]`."""
-    low = 0
-    high = 0
-    root = w[_ROOT_AT]
-    size = len(mem)
-    for index in range(size):
-        if mem[index] != w[root + index]:
-            x = mix(index, mem[index])
-            low += x
-            high += remix(x)
-    behind = root + size - ADDRESSES_AT
-    for index in range(ADDRESSES_AT, STATE_AT + w[_STATE_WORDS]):
-        if w[index] != w[behind + index]:
-            x = mix(index + size, w[index])
-            low += x
-            high += remix(x)
-    if low == 0:
-        # An empty bucket.
-        low = 1
-    found[0] = low
-    found[1] = high
-
-
-def encode(mem: Words, w: Words, out: Words, at: int) -> int:
-    """Write a state to `out` from `at + 1` on as what differs from the first one, and its length to `out[at]`; return where it ends."""
-    root = w[_ROOT_AT]
-    size = len(mem)
-    end = at + 1
-    for index in range(size):
-        if mem[index] != w[root + index]:
-            end = encode_word(out, end, index, mem[index])
-    behind = root + size - ADDRESSES_AT
-    for index in range(ADDRESSES_AT, STATE_AT + w[_STATE_WORDS]):
-        if w[index] != w[behind + index]:
-            end = encode_word(out, end, index - ADDRESSES_AT + size, w[index])
-    out[at] = end - at
-    return end
-
-
-def encode_word(out: Words, end: int, place: int, word: int) -> int:
-    """Write one word and its place; return where they end."""
-    if -_VALUE_MAX < word < _VALUE_MAX:
-        out[end] = (place << _VALUE_BITS) | (word & _LOW_VALUE)
-        return end + 1
-    out[end] = (place << _VALUE_BITS) | (_LOW_VALUE + 1)
-    out[end + 1] = word
-    return end + 2
-
-
-def decode(mem: Words, w: Words, source: Words, at: int) -> None:
-    """Make the memory and the world those of an encoded state."""
-    root = w[_ROOT_AT]
-    size = len(mem)
-    first = ADDRESSES_AT
-    joint = STATE_AT + w[_STATE_WORDS] - first
-    copy(mem, 0, w, root, size)
-    copy(w, first, w, root + size, joint)
-    index = at + 1
-    end = at + source[at]
-    while index < end:
-        word = source[index]
-        place = (word >> _VALUE_BITS) & ((1 << PLACE_BITS) - 1)
-        if word & (_LOW_VALUE + 1):
-            index += 1
-            value = source[index]
-        else:
-            value = word & _LOW_VALUE
-            if value & _ESCAPE:
-                value -= _LOW_VALUE + 1
-        if place < size:
-            mem[place] = value
-        else:
-            w[first + place - size] = value
-        index += 1
-
-
-def copy(target: Words, to: int, source: Words, start: int, count: int) -> None:
-    """Copy words."""
-    for index in range(count):
-        target[to + index] = source[start + index]
 
 
 def ready(mem: Words, w: Words, verify: int) -> None:
@@ -217,27 +133,50 @@ def take_step(driver: Driver, mem: Words, w: Words) -> int:
     return STEPPED
 
 
-def settle(driver: Driver, w: Words, look: int, counts: Words) -> int:
-    """Look closely at a new state, then let go of everything; return BAD if anything disagrees. What that does is not counted."""
+def settle(driver: Driver, mem: Words, w: Words, table: Words, mask: int) -> int:
+    """Look closely at a new state, then let go of everything; return BAD if anything disagrees. What that does is not counted.
+
+    Letting go ends where it meets a state that is known already: that one was let go of when it was new, and goes on as this
+    one would. What was shown is left in a register.
+    """
     digits = w[_DIGIT]
-    copy(counts, 0, w, COUNTS_AT, len(counts))
+    copy(w, SAVED_COUNTS_AT, w, COUNTS_AT, SAVED_COUNTS_AT - COUNTS_AT)
     w[_VERIFY] = ALWAYS
     try:
-        if look != 0:
+        if w[_SYMMETRY] == 0:
             observe(driver)
         if (_REGISTERING >> w[ROWS_AT]) & 1 != 0:
             for module in range(driver.limits.modules):
                 check_lookups(driver, module)
         w[_CLOSING] = 1
-        driver.run_to_end()
+        let_go(driver, mem, w, table, mask)
     except Exception:
         if w[_VERDICT] == 0:
             w[_VERDICT] = WILD
-    copy(w, COUNTS_AT, counts, 0, len(counts))
+    copy(w, COUNTS_AT, w, SAVED_COUNTS_AT, SAVED_COUNTS_AT - COUNTS_AT)
     w[_DIGIT] = digits
-    if w[_VERDICT] != 0:
+    if w[_VERDICT] != 0 or mem[VERDICT] != 0:
         return BAD
     return STEPPED
+
+
+def let_go(driver: Driver, mem: Words, w: Words, table: Words, mask: int) -> None:
+    """Do the operations of the finale until all are done or a known state is met."""
+    w[_SHOWN] = w[STATE_AT + SEEN]
+    while True:
+        row = driver.next_row()
+        if len(row) == 0:
+            driver._check_end()  # noqa: SLF001  # the driver's own end of a run
+            w[_SHOWN] |= w[STATE_AT + SEEN]
+            return
+        driver.perform(row)
+        w[_PANICKING] = 0
+        w[_SHOWN] |= w[STATE_AT + SEEN]
+        w[STATE_AT + SEEN] = 0
+        w[STATE_AT + FULL] = 0
+        identify(mem, w)
+        if known(table, mask, w[_KEY_LOW], w[_KEY_HIGH]) != 0:
+            return
 
 
 def advance(w: Words) -> int:
@@ -254,7 +193,7 @@ def advance(w: Words) -> int:
 
 
 def insert(table: Words, mask: int, low: int, high: int) -> int:
-    """Put a digest into the table of those seen; return 1 if it is new. The table has an empty bucket."""
+    """Put a digest into a table; return 1 if it is new. The table has an empty bucket, and no digest's low word is 0."""
     bucket = low & mask
     while table[2 * bucket] != 0:
         if table[2 * bucket] == low and table[2 * bucket + 1] == high:
@@ -265,6 +204,16 @@ def insert(table: Words, mask: int, low: int, high: int) -> int:
     return 1
 
 
+def known(table: Words, mask: int, low: int, high: int) -> int:
+    """Return 1 if a digest is in a table."""
+    bucket = low & mask
+    while table[2 * bucket] != 0:
+        if table[2 * bucket] == low and table[2 * bucket + 1] == high:
+            return 1
+        bucket = (bucket + 1) & mask
+    return 0
+
+
 def rehash(old: Words, table: Words, mask: int) -> None:
     """Put all digests of one table into another, which is empty."""
     for bucket in range(len(old) // 2):
@@ -272,60 +221,54 @@ def rehash(old: Words, table: Words, mask: int) -> None:
             insert(table, mask, old[2 * bucket], old[2 * bucket + 1])
 
 
-def show(control: Words, mask: int) -> None:
-    """Count the sometimes properties that a step has shown."""
+def show(control: Words, shown: int) -> None:
+    """Count the sometimes properties in a mask."""
     property_ = 0
-    while mask != 0:
-        if mask & 1 != 0:
+    while shown != 0:
+        if shown & 1 != 0:
             control[SHOWN + property_] += 1
-        mask >>= 1
+        shown >>= 1
         property_ += 1
 
 
-def search(
-    driver: Driver,
-    mem: Words,
-    w: Words,
-    opened_mem: Words,
-    opened_w: Words,
-    table: Words,
-    mask: int,
-    parents: Words,
-    ordinals: Words,
-    frontier: Words,
-    following: Words,
-    control: Words,
-    counts: Words,
-    key: Words,
+def expand(
+    driver: Driver, mem: Words, w: Words, block: Words, table: Words, mask: int, filter_: Words, found: Words, control: Words
 ) -> int:
-    """Expand states of the frontier until it is empty, room or the budget runs out, or something is found."""
-    first = ADDRESSES_AT
-    joint = STATE_AT + w[_STATE_WORDS] - first
-    size = len(mem)
-    room = 2 * (size + joint) + 1
+    """Take all steps from the states of one part of a block; leave in `found` those that lead to what the table does not know.
+
+    Args:
+        block: encoded states.
+        table, mask: what was known before the block; only read.
+        filter_: a table for what this worker found in this block, empty at first.
+        found: room for what is found.
+        control: where the expansion is.
+    """
+    room = w[_ENCODED_MAX] + FOUND_STATE
+    filter_mask = len(filter_) // 2 - 1
     verify = INSIDE_DESTRUCTORS
-    if control[SYMMETRY] != 0:
+    if w[_SYMMETRY] != 0:
         verify = ALWAYS
-    while control[POSITION] < control[FRONTIER_END]:
-        decode(mem, w, frontier, control[POSITION])
-        copy(opened_mem, 0, mem, 0, size)
-        copy(opened_w, 0, w, first, joint)
+    lap(OTHER)
+    while control[POSITION] < control[END]:
+        open_state(mem, w, block, control[POSITION])
+        lap(RESTORE)
         if control[MIDWAY] == 0:
             w[_DIGITS] = 0
             control[ORDINAL] = 0
             control[MIDWAY] = 1
-        number = control[STATES] - control[WAITING] - control[ARRIVING]
         more = 1
         while more != 0:
-            if control[STATES] >= control[STATES_MAX] or control[FOLLOWING_END] + room > len(following):
+            if control[FOUND_END] + room > len(found):
                 return OUT_OF_ROOM
+            if 4 * control[FILTERED] > 3 * filter_mask:
+                return FILTER_FULL
             if control[BUDGET] <= 0:
                 return BUDGET_SPENT
             control[BUDGET] -= 1
-            copy(mem, 0, opened_mem, 0, size)
-            copy(w, first, opened_w, 0, joint)
+            count_step()
             ready(mem, w, verify)
             status = take_step(driver, mem, w)
+            lap(STEP)
             if status == NO_STEP:
                 break
             control[TRANSITIONS] += 1
@@ -334,20 +277,86 @@ def search(
             shown = w[STATE_AT + SEEN]
             w[STATE_AT + SEEN] = 0
             w[STATE_AT + FULL] = 0
-            digest(mem, w, key)
-            if insert(table, mask, key[0], key[1]) != 0:
-                parents[control[STATES]] = number
-                ordinals[control[STATES]] = control[ORDINAL]
-                control[FOLLOWING_END] = encode(mem, w, following, control[FOLLOWING_END])
-                control[STATES] += 1
-                control[ARRIVING] += 1
-                if settle(driver, w, 1 - control[SYMMETRY], counts) == BAD:
+            identify(mem, w)
+            low = w[_KEY_LOW]
+            high = w[_KEY_HIGH]
+            lap(DIGEST)
+            new = 0
+            if known(table, mask, low, high) == 0:
+                new = insert(filter_, filter_mask, low, high)
+            lap(TABLE)
+            if new != 0:
+                control[FILTERED] += 1
+                at = control[FOUND_END]
+                found[at] = low
+                found[at + 1] = high
+                found[at + FOUND_PARENT] = control[NUMBER]
+                found[at + FOUND_ORDINAL] = control[ORDINAL]
+                end = encode(mem, w, found, at + FOUND_STATE)
+                lap(ENCODE)
+                if settle(driver, mem, w, table, mask) == BAD:
                     return VIOLATED
-                shown |= w[STATE_AT + SEEN]
+                found[at + FOUND_SHOWN] = w[_SHOWN] & ~shown
+                control[FOUND_END] = end
+                lap(CHECK)
             show(control, shown)
             control[ORDINAL] += 1
             more = advance(w)
+            lap(OTHER)
+            reload_state(mem, w)
+            lap(RESTORE)
         control[MIDWAY] = 0
-        control[WAITING] -= 1
-        control[POSITION] += frontier[control[POSITION]]
-    return LEVEL_DONE
+        control[NUMBER] += 1
+        control[POSITION] += block[control[POSITION]]
+    return PART_DONE
+
+
+def merge(found: Words, end: int, table: Words, mask: int, parents: Words, following: Words, control: Words, shown: Words) -> int:
+    """Take up what is new of a row of what was found, in order; return OUT_OF_ROOM if the block to come has no room for more.
+
+    Args:
+        found, end: the row and how many words it has.
+        table, mask: what is known, with room for all of it.
+        parents: for each state the one that it was found from and the step that led to it.
+        following: the block to come.
+        control: the search as a whole.
+        shown: a control row, whose counts of sometimes properties are those of the search.
+    """
+    while control[MERGED] < end:
+        at = control[MERGED]
+        size = found[at + FOUND_STATE]
+        if control[FOLLOWING_END] + size > len(following):
+            return OUT_OF_ROOM
+        if insert(table, mask, found[at], found[at + 1]) != 0:
+            parents[control[STATES]] = found[at + FOUND_PARENT] << ORDINAL_BITS | found[at + FOUND_ORDINAL]
+            first = control[FOLLOWING_END]
+            for index in range(size):
+                following[first + index] = found[at + FOUND_STATE + index]
+            control[FOLLOWING_END] += size
+            control[STATES] += 1
+            control[ARRIVING] += 1
+            show(shown, found[at + FOUND_SHOWN])
+        control[MERGED] = at + FOUND_STATE + size
+    return PART_DONE
+
+
+def begin(driver: Driver, mem: Words, w: Words, table: Words, mask: int, following: Words, control: Words, shown: Words) -> int:
+    """Note the first state and look at it; return BAD if something disagrees there already."""
+    control[FOLLOWING_END] = encode(mem, w, following, 0)
+    open_state(mem, w, following, 0)
+    ready(mem, w, ALWAYS)
+    identify(mem, w)
+    insert(table, mask, w[_KEY_LOW], w[_KEY_HIGH])
+    control[STATES] = 1
+    control[ARRIVING] = 1
+    w[ROWS_AT] = 0
+    status = settle(driver, mem, w, table, mask)
+    show(shown, w[_SHOWN])
+    return status
+
+
+def skip(block: Words, position: int, count: int) -> int:
+    """Return where the states that follow so many others begin."""
+    for _ in range(count):
+        position += block[position]
+    return position

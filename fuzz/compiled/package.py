@@ -1,166 +1,243 @@
-"""The generated file: written once for each state of the sources, compiled once, and loaded from disk from then on."""
+"""The compiled reading as one C text: translated from the sources of driver, model and impl, and what Python calls in it.
+
+The text has the two arrays themselves, so that their addresses are constants of the code, and is therefore one machine at a time;
+`fuzz.compiled.machine` moves states in and out. A process that is forked has arrays of its own.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
-import os
-import sys
+import ast
+import json
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from fuzz.compiled import kernel
-from fuzz.compiled.seams import CUTS, VIEWS, draw_functions, seams
+from fuzz import small_steps
+from fuzz.compiled import canonical, digest, joint, kernel, runs, small
+from fuzz.compiled.emission import Emission
+from fuzz.compiled.expressions import c_type, prototype
+from fuzz.compiled.inference import VIEW, WORD, Inference
+from fuzz.compiled.seams import INTRINSICS, draw_functions, seams
 from fuzz.compiled.translate import Translator
+from fuzz.compiled.world import DIRTY_AT, DIRTY_SHIFT, HANGS, LAPS_MAX, MEM_MAX, REGISTERS, WILD, WORLD_MAX, name_of
 from fuzz.driver import Driver
-from fuzz.results import MissingExtra
+from impl import audit
 from impl.runtime import Runtime
+from model import words as model_words
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import ModuleType
 
-_HEAD: Final = '''"""Generated from the sources of impl, model and fuzz; see fuzz.compiled.translate. Not to be edited."""
+HANG_SECONDS: Final = 10
+"""A step that takes longer has no end: the slowest take milliseconds."""
+_HEAD: Final = f"""/* Generated from the sources of impl, model and fuzz; see fuzz.compiled.translate. Not to be edited. */
+#include <setjmp.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/time.h>
 
-from llvmlite import ir
-from numba import cfunc, njit, types
-from numba.extending import intrinsic
-from numba.np import arrayobj
+typedef long long word;
+typedef struct {{ word *at; word n; }} view;
+typedef struct {{ word at[2]; }} words2;
+typedef struct {{ word at[3]; }} words3;
 
-from impl.errors import AllocationFailed, OutOfBounds, Panicked, RegistrationRefused
-from model.choose import Exhausted
+word mem[{MEM_MAX}] __attribute__((aligned(64)));
+word w[{WORLD_MAX}] __attribute__((aligned(64)));
+word mem_words, w_words;
+static word raised;
+static jmp_buf landing;
 
+static void __attribute__((noreturn, cold)) end_run(void) {{ longjmp(landing, 1); }}
+static void __attribute__((noreturn, cold)) wild(void)
+{{
+    if (w[{REGISTERS["verdict"]}] == 0) w[{REGISTERS["verdict"]}] = {WILD};
+    end_run();
+}}
 
-class CompiledVerdict(Exception):
-    """What ends a run; the world says what it is."""
+/* Whoever calls an entry cannot be interrupted in it. So a step without an end, and a stack or an address without a bottom, which only
+   a defect can cause, are noticed by signals and end the run like any other verdict. Nothing here holds a lock that a jump could leave. */
+static struct sigaction outer_alarm, outer_fault;
+static struct itimerval outer_timer;
+static word steps_known, steps_taken;
+static char fault_stack[1 << 16];
 
+static void on_signal(int number)
+{{
+    if (number == SIGALRM && steps_taken != steps_known) {{
+        steps_known = steps_taken;
+        return;
+    }}
+    w[{REGISTERS["verdict"]}] = number == SIGALRM ? {HANGS} : {WILD};
+    longjmp(landing, 1);
+}}
+static void guard(void)
+{{
+    stack_t stack = {{.ss_sp = fault_stack, .ss_size = sizeof fault_stack}};
+    struct sigaction action = {{.sa_handler = on_signal, .sa_flags = SA_NODEFER | SA_ONSTACK}};
+    struct itimerval timer = {{{{{HANG_SECONDS}, 0}}, {{{HANG_SECONDS}, 0}}}};
+    sigaltstack(&stack, 0);
+    steps_known = steps_taken - 1;
+    sigaction(SIGSEGV, &action, &outer_fault);
+    action.sa_flags = SA_NODEFER;
+    sigaction(SIGALRM, &action, &outer_alarm);
+    setitimer(ITIMER_REAL, &timer, &outer_timer);
+}}
+static void unguard(void)
+{{
+    setitimer(ITIMER_REAL, &outer_timer, 0);
+    sigaction(SIGALRM, &outer_alarm, 0);
+    sigaction(SIGSEGV, &outer_fault, 0);
+}}
 
-jit = njit(boundscheck=True, _nrt=False)
-# What returns a part of the world: without reference counts, numba returns no array that it was not given.
-jit_inline = njit(boundscheck=True, _nrt=False, inline="always")
-# These check each address by themselves, or make none of their own.
-jit_unchecked = njit(boundscheck=False, _nrt=False)
-entry = njit(boundscheck=False, nogil=True, cache=True, _nrt=False)
-words = types.Array(types.int64, 1, "C")
-
-
-@intrinsic
-def call_at(typing_context, address, mem, mem_words, w, w_words, first, second):
-    signature = types.int64(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64, types.int64)
-
-    def generate(context, builder, signature, arguments):
-        word = ir.IntType(64)
-        function = ir.FunctionType(word, [word] * 6)
-        return builder.call(builder.inttoptr(arguments[0], function.as_pointer()), arguments[1:])
-
-    return signature, generate
-
-
-@intrinsic
-def array_at(typing_context, address, length):
-    def generate(context, builder, signature, arguments):
-        array = arrayobj.make_array(words)(context, builder)
-        size = context.get_constant(types.intp, 8)
-        data = builder.inttoptr(arguments[0], array.data.type)
-        arrayobj.populate_array(array, data=data, shape=[arguments[1]], strides=[size], itemsize=size, meminfo=None, parent=None)
-        return array._getvalue()
-
-    return words(types.int64, types.int64), generate
-
-
-'''
-_TAIL: Final = """
-
-@cfunc(types.int64(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64), cache=True, _nrt=False)
-def drop_at(mem_at, mem_words, w_at, w_words, externref, _unused):
-    try:
-        impl__externref__drop_and_dealloc__itself(array_at(mem_at, mem_words), array_at(w_at, w_words), externref)
-    except Exception:
-        return 1
-    return 0
-
-
-@cfunc(types.int64(types.int64, types.int64, types.int64, types.int64, types.int64, types.int64), cache=True, _nrt=False)
-def perform_at(mem_at, mem_words, w_at, w_words, row_at, row_words):
-    try:
-        fuzz__driver__Driver__perform__itself(array_at(mem_at, mem_words), array_at(w_at, w_words), array_at(row_at, row_words))
-    except Exception:
-        return 1
-    return 0
+#ifdef DRC_LAPS
+word laps[{LAPS_MAX}];
+static unsigned long long lap_began;
+#ifdef __x86_64__
+static inline unsigned long long ticks(void) {{ return __builtin_ia32_rdtsc(); }}
+#else
+#include <time.h>
+static inline unsigned long long ticks(void)
+{{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * 1000000000ULL + now.tv_nsec;
+}}
+#endif
+static inline void lap(word part)
+{{
+    unsigned long long now = ticks();
+    if (lap_began != 0) laps[part] += now - lap_began;
+    lap_began = now;
+}}
+#else
+#define lap(part) ((void)0)
+#endif
+static inline word within(word index)
+{{
+    if (__builtin_expect((unsigned long long)index >= (unsigned long long)mem_words, 0)) wild();
+    return index;
+}}
+static inline void put(word index, word value)
+{{
+    within(index);
+    w[{DIRTY_AT} + (index >> {DIRTY_SHIFT + 6})] |= 1LL << (index >> {DIRTY_SHIFT} & 63);
+    mem[index] = value;
+}}
+static inline word floor_div(word a, word b) {{ word q = a / b; return q - (a % b != 0 && (a < 0) != (b < 0)); }}
+static inline word floor_mod(word a, word b) {{ word r = a % b; return r != 0 && (r < 0) != (b < 0) ? r + b : r; }}
+static inline word lowest_bit(word mask) {{ return mask ? __builtin_ctzll(mask) : -1; }}
+static inline void copy_words(view target, word to, view source, word start, word count)
+{{
+    memmove(target.at + to, source.at + start, (size_t)count * sizeof(word));
+}}
+static inline void clear_words(view target, word start, word count)
+{{
+    memset(target.at + start, 0, (size_t)count * sizeof(word));
+}}
+static inline word word_min(word a, word b) {{ return b < a ? b : a; }}
+static inline word word_max(word a, word b) {{ return b > a ? b : a; }}
+static inline word word_abs(word a) {{ return a < 0 ? -a : a; }}
 """
 ENTRIES: Final[tuple[Callable[..., Any], ...]] = (
-    kernel.search,
-    kernel.decode,
-    kernel.encode,
-    kernel.digest,
-    kernel.insert,
+    kernel.begin,
+    kernel.expand,
+    kernel.merge,
     kernel.rehash,
-    kernel.ready,
+    kernel.skip,
+    runs.run,
+    small.begin,
+    small.expand,
+    joint.open_state,
+    joint.encode,
+    joint.identify,
+    # For tests, which compare single functions.
+    canonical.describe,
+    digest.digest,
+    audit.audit,
+    *(getattr(model_words, name) for name in ("nth", "lowest", "popcount", "deposit", "within", "occurrences", "put")),
 )
-"""What Python calls: compiled whole, with everything that they call, and kept on disk."""
-UNCHECKED: Final = ("impl__audit", "impl__scan", "fuzz__compiled__kernel")
-"""Functions whose names begin like this run without bounds checks."""
+"""What Python calls."""
+TRUSTED: Final = ("impl__audit", "impl__scan", "fuzz__compiled__")
+"""Functions whose names begin like this check no access, and leave no marks where they write."""
+GUARDED: Final = (kernel.begin, kernel.expand, runs.run, small.expand)
+"""Entries that may not end by themselves where there is a defect."""
+BOUNDARIES: Final = (
+    kernel.take_step,
+    kernel.settle,
+    runs.attempt,
+    small.attempt,
+    small.judge,
+    small_steps._destroy,  # noqa: SLF001  # the two steps of the model alone that may turn out not to be allowed
+    small_steps._finish,  # noqa: SLF001
+)
+"""Where verdicts land."""
+
+
+@cache
+def text() -> str:
+    """Return the translated text: one file of plain functions over two arrays, which is Python still."""
+    translator = Translator(seams(), {"driver": Driver, "runtime": Runtime})
+    for function in ENTRIES:
+        translator.add(function)
+    draws = draw_functions(translator)
+    return translator.translate() + "\n\n" + draws
+
+
+@cache
+def _inferred() -> tuple[Inference, dict[str, tuple[int, ...]]]:
+    """Return the functions of the text, and its tables."""
+    definitions: dict[str, ast.FunctionDef] = {}
+    tables: dict[str, tuple[int, ...]] = {}
+    for node in ast.parse(text()).body:
+        if isinstance(node, ast.FunctionDef):
+            definitions[node.name] = node
+        elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
+            tables[node.targets[0].id] = ast.literal_eval(node.value)
+    return Inference(definitions), tables
 
 
 @cache
 def source() -> str:
-    """Return the generated file."""
-    translator = Translator(seams(), {"driver": Driver, "runtime": Runtime})
-    for function in ENTRIES:
-        translator.add(function)
-    for function in CUTS:
-        translator.add_itself(function)
-    draws = draw_functions(translator)
-    functions = translator.translate()
-    for function in ENTRIES:
-        name = translator.add(function)
-        functions = functions.replace(f"@jit\ndef {name}(", f"@entry\ndef {name}(")
-    for function in VIEWS:
-        name = translator.add(function)
-        functions = functions.replace(f"@jit\ndef {name}(", f"@jit_inline\ndef {name}(")
-    for prefix in UNCHECKED:
-        functions = functions.replace(f"@jit\ndef {prefix}", f"@jit_unchecked\ndef {prefix}")
-    return _HEAD + functions + "\n\n" + draws + _TAIL
+    """Return the C text."""
+    known, tables = _inferred()
+    boundaries = {name_of(function) for function in BOUNDARIES}
+    parts = [_HEAD]
+    parts += [f"static const word {name}[{len(words)}] = {{{', '.join(f'{word}LL' for word in words)}}};" for name, words in tables.items()]
+    names = [name for name, function in known.functions.items() if not function.generator]
+    parts += [f"{prototype(name, known.functions[name])};" for name in names]
+    parts += [
+        Emission(known, name, trusted=name.startswith(TRUSTED), boundary=name in boundaries, tables=tables, intrinsics=INTRINSICS).text()
+        for name in names
+    ]
+    parts += [_entry(name_of(function), known) for function in ENTRIES]
+    parts.append(f"const char signatures[] = {json.dumps(json.dumps(_signatures(known)))};")
+    return "\n\n".join(parts) + "\n"
 
 
-def cache_folder() -> Path:
-    """Return where generated files and compiled code are kept: `DRC_CACHE`, or the user's cache folder."""
-    chosen = os.environ.get("DRC_CACHE")
-    if chosen:
-        return Path(chosen)
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "drc-check"
+def _entry(name: str, known: Inference) -> str:
+    """Return what Python calls: a view is passed as its address and its length."""
+    function = known.functions[name]
+    params, values = [], []
+    for param in function.params:
+        if function.names.get(param, WORD) == VIEW:
+            params += [f"word *{param}_at", f"word {param}_n"]
+            values.append(f"(view){{{param}_at, {param}_n}}")
+        else:
+            params.append(f"word {param}")
+            values.append(param)
+    result = c_type(function.returns)
+    head = f"{result} entry_{name}({', '.join(params) or 'void'})"
+    call = f"{name}({', '.join(values)});"
+    if result == "void":
+        return f"{head} {{ {call} }}"
+    if name in {name_of(function) for function in GUARDED}:
+        return f"{head} {{ guard(); {result} found_ = {call} unguard(); return found_; }}"
+    return f"{head} {{ return {call} }}"
 
 
-@cache
-def load() -> ModuleType:
-    """Return the compiled module: its functions are dispatchers that compile at their first call, or load what is on disk.
-
-    Raises:
-        MissingExtra: numba is not installed.
-    """
-    if importlib.util.find_spec("numba") is None:
-        raise MissingExtra("numba", "fast")
-    text = source()
-    name = f"drc_compiled_{hashlib.blake2b(text.encode(), digest_size=12).hexdigest()}"
-    folder = cache_folder() / name
-    path = folder / f"{name}.py"
-    if not path.exists():
-        folder.mkdir(parents=True, exist_ok=True)
-        part = folder / f"{name}.{os.getpid()}.part"
-        part.write_text(text, encoding="utf-8")
-        part.replace(path)
-    spec = importlib.util.spec_from_file_location(name, path)
-    if spec is None or spec.loader is None:
-        raise ImportError(f"{path} cannot be loaded")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the compiled twin of an entry."""
-    found: Callable[..., Any] = getattr(load(), f"{function.__module__}.{function.__qualname__}".replace(".", "__"))
+def _signatures(known: Inference) -> dict[str, tuple[list[str], str]]:
+    """Return for each entry what its parameters are in C, and what it returns."""
+    found = {}
+    for name in [name_of(function) for function in ENTRIES]:
+        function = known.functions[name]
+        found[name] = ([function.names.get(param, WORD) for param in function.params], function.returns)
     return found

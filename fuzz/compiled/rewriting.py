@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import importlib
 import inspect
 import textwrap
 from enum import Enum
@@ -25,6 +26,11 @@ mem[{RAISES}] = 0
 if w[{REGISTERS["verdict"]}] != 0 or mem[{VERDICT}] != 0:
     raise CompiledVerdict("")
 """
+_AFTER_IN_MODEL: Final = f"""
+if w[{REGISTERS["verdict"]}] != 0:
+    raise CompiledVerdict("")
+"""
+"""The same, where there is no memory."""
 
 
 class Untranslatable(Exception):
@@ -66,7 +72,7 @@ class Rewriting(ast.NodeTransformer):
         if not isinstance(definition, ast.FunctionDef):
             raise Untranslatable(f"{name} is no plain function")
         self.definition = definition
-        self.globals = function.__globals__
+        self.globals = {**function.__globals__, **_imported(definition)}
         self.tags = {param: tag for param in params_of(function) if (tag := tag_of(function, param)) is not None}
         self.locals = set(params_of(function)) | {
             node.id for node in ast.walk(definition) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
@@ -133,6 +139,10 @@ class Rewriting(ast.NodeTransformer):
                         self.tags[target.id] = tag
 
     # Statements.
+
+    def visit_ImportFrom(self, _node: ast.ImportFrom) -> list[ast.stmt]:
+        """What a function imports for itself is known already."""
+        return []
 
     def _block(self, body: Iterable[ast.stmt]) -> list[ast.stmt]:
         found: list[ast.stmt] = []
@@ -215,14 +225,17 @@ class Rewriting(ast.NodeTransformer):
         return [*found, ast.Raise(ast.Call(_name(name), [ast.Constant(text)], []), None)]
 
     def visit_Try(self, node: ast.Try) -> list[ast.stmt]:
-        """Catch everything, and tell apart by the number that was left. What is no exception of the language ends the run."""
+        """Catch everything, and tell apart by the number that was left. What is no exception of the language ends the run.
+
+        A verdict is caught only where it lands, so a function that catches one must be a boundary (`fuzz.compiled.package`).
+        """
         body, final, orelse = self._block(node.body), self._block(node.finalbody), self._block(node.orelse)
         handlers: list[ast.ExceptHandler] = []
         after: list[ast.stmt] = []
         if node.handlers:
             plain = len(node.handlers) == 1 and self._is_any(node.handlers[0])
             handlers = [ast.ExceptHandler(_name("Exception"), None, self._caught(node.handlers))]
-            after = [] if plain else ast.parse(_AFTER).body
+            after = [] if plain else ast.parse(_AFTER if "mem" in self.lowered_params else _AFTER_IN_MODEL).body
         return [ast.Try(body or [ast.Pass()], handlers, orelse, final), *after]
 
     def _is_any(self, clause: ast.ExceptHandler) -> bool:
@@ -239,8 +252,12 @@ class Rewriting(ast.NodeTransformer):
             if not (isinstance(kind, type) and issubclass(kind, BaseException)):
                 raise self.fail(clause, "catches something unknown")
             code = outcome_of(kind)
-            test = ast.Compare(ast.Subscript(_name("mem"), _number(RAISES), ast.Load()), [ast.Eq()], [_number(code)])
-            chain = [ast.If(test, self._block(clause.body) or [ast.Pass()], chain)]
+            caught = self._block(clause.body) or [ast.Pass()]
+            where: ast.expr = ast.Subscript(_name("mem"), _number(RAISES), ast.Load())
+            if code >= outcome_of(BaseException):
+                where = world_word(verdict)
+                caught.insert(0, ast.Assign([_stored(world_word(verdict))], _number(0)))
+            chain = [ast.If(ast.Compare(where, [ast.Eq()], [_number(code)]), caught, chain)]
         return chain
 
     def _dispatch(self, body: list[ast.stmt]) -> list[ast.stmt] | None:
@@ -328,6 +345,8 @@ class Rewriting(ast.NodeTransformer):
 
     def visit_Slice(self, node: ast.Slice) -> ast.expr:
         """Translate its bounds."""
+        if node.step is not None:
+            raise self.fail(node, "a view with steps")
         return ast.Slice(node.lower and self.visit(node.lower), node.upper and self.visit(node.upper), None)
 
     def visit_JoinedStr(self, _node: ast.JoinedStr) -> ast.expr:
@@ -386,6 +405,9 @@ class Rewriting(ast.NodeTransformer):
             raise self.fail(node, "no method that can be compiled")
         if isinstance(value, FunctionType):
             return self._call(value, node)
+        # Views that are gone through side by side are of one length where this is said.
+        if any(keyword.arg != "strict" for keyword in node.keywords):
+            raise self.fail(node, "keywords for something that is not translated")
         arguments = [self.visit(argument) for argument in node.args]
         return ast.Call(self.visit(function), arguments, [])
 
@@ -436,6 +458,16 @@ def _in_context(word: ast.Subscript, node: ast.Attribute | ast.Subscript) -> ast
 
 def _stored(word: ast.Subscript) -> ast.Subscript:
     return ast.Subscript(word.value, word.slice, ast.Store())
+
+
+def _imported(definition: ast.FunctionDef) -> dict[str, object]:
+    """Return what a function imports for itself, by its names there."""
+    return {
+        alias.asname or alias.name: getattr(importlib.import_module(node.module), alias.name)
+        for node in ast.walk(definition)
+        if isinstance(node, ast.ImportFrom) and node.module is not None
+        for alias in node.names
+    }
 
 
 def _pairs(target: ast.expr, value: ast.expr) -> list[tuple[ast.expr, ast.expr]]:

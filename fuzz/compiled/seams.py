@@ -9,8 +9,9 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, Final
 
-from fuzz import bindings, observe
-from fuzz.compiled import words_compiled
+from fuzz import bindings, observe, small_steps
+from fuzz.choosers import INCREMENT, MULTIPLIER
+from fuzz.compiled import small, words_compiled
 from fuzz.compiled.lowering import lowered
 from fuzz.compiled.translate import Translator
 from fuzz.compiled.world import (
@@ -22,7 +23,6 @@ from fuzz.compiled.world import (
     LEVELS,
     NAMES_AT,
     RADIXES_AT,
-    RAISES,
     REFS_AT,
     REGISTERS,
     ROW_WORDS,
@@ -30,17 +30,15 @@ from fuzz.compiled.world import (
     STATE_AT,
     TARGETS_AT,
     bound_at,
-    outcome_of,
 )
 from fuzz.driver import Driver
 from impl import externref
-from impl.errors import Panicked
 from impl.header import FAIL_AFTER, REGISTRY, SWEEP_ORDER, WALK_LIMIT
 from impl.runtime import Runtime
 from impl.stack_maps import BITS, MAPPED_WORDS
 from model import words
 from model.domains import DRAW, DRAWS
-from model.limits import DEPTH, LIVE, REGISTERED
+from model.limits import BOOK_WORDS, DEPTH, KIND, LIVE, REGISTERED, UNDER_WAY
 from model.ops import DEAD, Kind
 
 if TYPE_CHECKING:
@@ -52,23 +50,6 @@ _RUN_DESTRUCTOR: Final = """
 def run_destructor(mem, w, externref):
     fuzz__driver__Driver__destroy(mem, w, externref)
 """
-
-# Releasing runs destructors, these run the driver, and the driver releases. Numba infers no types around such a circle, so it is cut
-# here and at `perform`: the addresses of the compiled functions themselves are words of the world. Two cuts, where one would do,
-# because then no code is compiled twice.
-_DROP_AND_DEALLOC: Final = f"""
-def drop_and_dealloc(mem, w, externref):
-    if call_at(w[{_R["drop_at"]}], mem.ctypes.data, len(mem), w.ctypes.data, len(w), externref, 0) != 0:
-        mem[{RAISES}] = {outcome_of(Panicked)}
-        raise Panicked
-"""
-
-_PERFORM: Final = f"""
-def perform(mem, w, row):
-    if call_at(w[{_R["perform_at"]}], mem.ctypes.data, len(mem), w.ctypes.data, len(w), row.ctypes.data, len(row)) != 0:
-        raise CompiledVerdict("")
-"""
-CUTS: Final = (externref.drop_and_dealloc, Driver.perform)
 
 _RUN_CONSTRUCTOR: Final = """
 def run_constructor(mem, w, value, vtable):
@@ -96,22 +77,29 @@ def next_row(mem, w):
     if w[{_R["level"]}] >= {LEVELS} or w[{_R["steps"]}] >= w[{_R["steps_max"]}]:
         w[{_R["verdict"]}] = {DISAGREES}
         raise CompiledVerdict("")
-    w[{_R["steps"]}] += 1
     row = w[first : first + {ROW_WORDS}]
     length = 0
     if w[{_R["closing"]}] == 0:
-        length = draw(w, row)
+        if w[{_R["steps"]}] < w[{_R["operations_max"]}]:
+            length = draw(w, row)
         if length == 0:
             w[{_R["closing"]}] = 1
     if w[{_R["closing"]}] != 0:
         length = closing(w, row)
+    w[{_R["steps"]}] += 1
     if length > 0:
         w[{_R["last_kind"]}] = row[0]
+        if w[{_R["seeded"]}] != 0:
+            fuzz__compiled__runs__note(w, w[first : first + length])
     return w[first : first + length]
 """
 
+# A campaign's generator is `fuzz.choosers.Seeded`; a search's answers are the digits of an odometer.
 _ASK: Final = f"""
 def ask(w, count):
+    if w[{_R["seeded"]}] != 0:
+        w[{_R["dice"]}] = w[{_R["dice"]}] * {MULTIPLIER} + {INCREMENT}
+        return ((w[{_R["dice"]}] >> 32) & {0xFFFF_FFFF}) * count >> 32
     digit = w[{_R["digit"]}]
     if digit >= w[{_R["digits"]}]:
         w[{DIGITS_AT} + digit] = 0
@@ -215,36 +203,95 @@ def check_invariants(mem, w):
     if w[{_R["nesting"]}] > 0:
         nested = 1
     plan = w[w[{_R["plan_at"]}] : owners]
-    scratch = w[w[{_R["scratch_at"]}] : w[{_R["world_words"]}]]
+    scratch = w[w[{_R["scratch_at"]}] : w[{_R["described_at"]}]]
     bad = impl__audit__audit(mem, plan, w[owners:live], count, w[live : w[{_R["scratch_at"]}]], lives, nested, scratch)
     if bad != 0:
         w[{_R["verdict"]}] = {BROKEN} + bad
         raise CompiledVerdict("")
 """
 
-# The interpreted reading compares a window of lookups that wanders with a campaign's run; here there is time for all of a module's.
+# The rows of the model alone: one that is drawn, and one each for the finale and for the end of an operation.
+_DRAW_ROW: Final = f"""
+def draw_row(w):
+    w[{_R["digit"]}] = 0
+    w[{_R["cut_short"]}] = 0
+    length = draw(w, w[{ROWS_AT} : {ROWS_AT + ROW_WORDS}])
+    return w[{ROWS_AT} : {ROWS_AT} + length]
+"""
+
+_CLOSING_ROW: Final = f"""
+def closing_row(w):
+    first = {ROWS_AT + ROW_WORDS}
+    kind = model__step__closing_kind(w)
+    if kind < 0:
+        return w[first : first]
+    w[first] = kind
+    if kind == {int(Kind.DROP)}:
+        w[first + 1] = model__step__closing_name(w)
+        return w[first : first + 2]
+    return w[first : first + 1]
+"""
+
+_KEPT_ROW: Final = f"""
+def kept_row(w):
+    first = {ROWS_AT + 2 * ROW_WORDS}
+    level = w[{STATE_AT + UNDER_WAY}] - 1
+    kind = w[{STATE_AT} + w[{bound_at("shape.books")}] + level * {BOOK_WORDS} + {KIND}]
+    at = {STATE_AT} + w[{bound_at("shape.size")}] + level * {small_steps.PENDING_WORDS}
+    names = {STATE_AT} + fuzz__small_steps__names_at(w) + level * fuzz__small_steps__names_width(w)
+    w[first] = kind
+    end = first + 1
+    if kind == {int(Kind.GLOBAL_GET)} or kind == {int(Kind.TABLE_GET)}:
+        w[first + 1] = 0
+        w[first + 2] = 0
+        w[first + 3] = w[at + {small_steps.WHAT}]
+        w[first + 4] = 0
+        return w[first : first + 5]
+    if kind == {int(Kind.CALL_WASM)}:
+        w[first + 1] = w[at + {small_steps.WHERE}]
+        w[first + 2] = w[at + {small_steps.WHAT}]
+        end = first + 3
+    for index in range(w[at + {small_steps.COUNT}]):
+        w[end] = w[names + index]
+        end += 1
+    return w[first:end]
+"""
+
+# A campaign compares a window of lookups that wanders with the run, as the interpreted reading does; a search compares all of a module's.
 _CHECK_LOOKUPS: Final = f"""
 def check_lookups(mem, w, module):
+    first = w[{_R["pcs_at"]}]
+    while w[first] != module:
+        first += 2
+    count = 1
+    while first + 2 * count < w[{_R["pcs_end"]}] and w[first + 2 * count] == module:
+        count += 1
+    window = count
+    start = 0
+    if w[{_R["thorough"]}] == 0:
+        window = min(count, {bindings.WINDOW})
+        start = w[{_R["steps"]}] * {bindings.WINDOW} % count
+    for index in range(start, start + window):
+        check_lookup(mem, w, w[first + 2 * (index % count) + 1])
+"""
+
+_CHECK_LOOKUP: Final = f"""
+def check_lookup(mem, w, pc):
     registered = w[{STATE_AT + REGISTERED}]
-    registry = mem[{REGISTRY}]
-    for index in range(w[{_R["pcs_count"]}]):
-        at = w[{_R["pcs_at"]}] + 2 * index
-        if w[at] == module:
-            pc = w[at + 1]
-            words = -1
-            map_bits = 0
-            for row in range(w[{_R["lookups_count"]}]):
-                known = w[{_R["lookups_at"]}] + 4 * row
-                if w[known + 1] == pc and (registered >> w[known]) & 1 != 0:
-                    words = w[known + 2]
-                    map_bits = w[known + 3]
-                    break
-            entry = impl__stack_maps__lookup_stack_map(mem, registry, pc)
-            if entry == 0:
-                if words != -1:
-                    fuzz__driver__Driver__diverge(mem, w)
-            elif words != mem[entry + {MAPPED_WORDS}] or map_bits != mem[entry + {BITS}]:
-                fuzz__driver__Driver__diverge(mem, w)
+    words = -1
+    map_bits = 0
+    for row in range(w[{_R["lookups_count"]}]):
+        known = w[{_R["lookups_at"]}] + 4 * row
+        if w[known + 1] == pc and (registered >> w[known]) & 1 != 0:
+            words = w[known + 2]
+            map_bits = w[known + 3]
+            break
+    entry = impl__stack_maps__lookup_stack_map(mem, mem[{REGISTRY}], pc)
+    if entry == 0:
+        if words != -1:
+            fuzz__driver__Driver__diverge(mem, w)
+    elif words != mem[entry + {MAPPED_WORDS}] or map_bits != mem[entry + {BITS}]:
+        fuzz__driver__Driver__diverge(mem, w)
 """
 
 _COMPARE_WITH_BEGINNING: Final = f"""
@@ -264,8 +311,6 @@ def seams() -> dict[Callable[..., Any], str]:
     found: dict[Callable[..., Any], str] = {
         **_LISTS,
         externref.run_destructor: _RUN_DESTRUCTOR,
-        externref.drop_and_dealloc: _DROP_AND_DEALLOC,
-        Driver.perform: _PERFORM,
         externref.run_constructor: _RUN_CONSTRUCTOR,
         Driver.name_of: _NAME_OF,
         Driver.diverge: _DIVERGE,
@@ -274,6 +319,9 @@ def seams() -> dict[Callable[..., Any], str]:
         words.ask: _ASK,
         observe.check_invariants: _CHECK_INVARIANTS,
         bindings.check_lookups: _CHECK_LOOKUPS,
+        small.draw_row: _DRAW_ROW,
+        small_steps.closing_row: _CLOSING_ROW,
+        small_steps.kept_row: _KEPT_ROW,
     }
     for name, twin in vars(words_compiled).items():
         if inspect.isfunction(twin) and hasattr(words, name):
@@ -281,13 +329,20 @@ def seams() -> dict[Callable[..., Any], str]:
     return found
 
 
-VIEWS: Final = (*_LISTS, Driver.next_row)
-"""What returns a part of the world."""
+INTRINSICS: Final = {
+    "model__words__popcount": "(word)__builtin_popcountll({0})",
+    "model__words__lowest": "lowest_bit({0})",
+    "fuzz__compiled__joint__lap": "lap({0})",
+    "fuzz__compiled__joint__count_step": "(void)steps_taken++",
+    "fuzz__compiled__joint__copy": "copy_words({0}, {1}, {2}, {3}, {4})",
+    "fuzz__compiled__joint__clear": "clear_words({0}, {1}, {2})",
+}
+"""Functions that are one instruction."""
 
 
 def draw_functions(translator: Translator) -> str:
     """Return the source of `draw_operands` and of a function for each kind, which draws from its own domains without a table."""
-    for text in (_DRAW, _CLOSING):
+    for text in (_DRAW, _CLOSING, _CHECK_LOOKUP):
         translator.reach(text)
     parts = []
     for kind, (domains, items, longest) in enumerate(DRAWS):
@@ -307,6 +362,7 @@ def draw_functions(translator: Translator) -> str:
                 "    for _ in range(count):",
                 f"        values = {_call(translator, domain, {'row': 'row[:length]'})}",
                 "        if values == 0:",
+                f"            w[{_R['cut_short']}] = 1",
                 "            break",
                 f"        row[length] = {translator.add(DRAW[form])}(values, w)",
                 "        length += 1",
@@ -316,7 +372,7 @@ def draw_functions(translator: Translator) -> str:
             lines.append(f"    return {length}")
         parts.append("\n".join(lines))
     lines = ["def draw_operands(w, row, kind):", *_tree(0, len(DRAWS), 1)]
-    return "\n\n\n".join(f"@jit\n{part}" for part in (*parts, "\n".join(lines), _DRAW.strip(), _CLOSING.strip())) + "\n"
+    return "\n\n\n".join((*parts, "\n".join(lines), _DRAW.strip(), _CLOSING.strip(), _CHECK_LOOKUP.strip())) + "\n"
 
 
 def _call(translator: Translator, function: Callable[..., Any], given: dict[str, str]) -> str:

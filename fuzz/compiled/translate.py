@@ -1,4 +1,4 @@
-"""The text of a function is rewritten, statement by statement, into what numba compiles; nothing is written twice.
+"""The text of a function is rewritten, statement by statement, into one that C can say; nothing is written twice.
 
 The plain reading has objects: a driver with its model's state and its bounds, a runtime with its memory. The compiled one has two
 arrays of signed 64-bit words: `mem`, the memory that `impl` works on, and `w`, the *world*, where everything else has a fixed
@@ -8,11 +8,11 @@ place (`fuzz.compiled.world`). What is rewritten:
 * Constants, members of enumerations and words of constant tuples become numbers.
 * Every function gets one name in one file, and a method of `Driver` or `Runtime` becomes a function.
 * A dispatch, ``return TABLE[kind](...)``, becomes a tree of comparisons.
-* Messages are dropped. What raises leaves a number in the world, which tells exceptions apart: numba knows `except Exception` alone.
+* Messages are dropped. What raises leaves a number in the memory or the world, which tells exceptions apart.
 * Whatever only records or reports is dropped: lists of rows, callbacks, what belongs to the checked memory.
 
-A function that uses anything else cannot be compiled, and numba says which. Elementary functions that the two readings must say
-differently are *seams* (`fuzz.compiled.seams`), each with a test that compares both.
+What comes out is Python still, and a test runs it. A function that uses anything else cannot be compiled, and is named.
+Elementary functions that the two readings must say differently are *seams* (`fuzz.compiled.seams`), each with a test that compares both.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 from fuzz.compiled.rewriting import Rewriting, Untranslatable, without_docstring
+from fuzz.compiled.world import name_of
 
 PACKAGES: Final = ("impl", "model", "fuzz")
-"""Whose functions are translated. What else a function calls must be known to numba."""
+"""Whose functions are translated."""
 
 
 class Translator:
@@ -50,7 +51,7 @@ class Translator:
         """Return the name of a function in the generated file; it will be in it."""
         name = self._names.get(function)
         if name is None:
-            name = f"{function.__module__}.{function.__qualname__}".replace(".", "__").replace("<", "").replace(">", "")
+            name = name_of(function)
             self._names[function] = name
             self._pending.append(function)
         return name
@@ -76,7 +77,7 @@ class Translator:
             else:
                 self.sources[name] = ast.unparse(Rewriting(self, function, name).lowered())
         tables = [f"{name} = {words!r}" for name, words in sorted(self.tables.items())]
-        return "\n".join(tables) + "\n\n\n" + "\n\n\n".join(f"@jit\n{self.sources[name]}" for name in sorted(self.sources)) + "\n"
+        return "\n".join(tables) + "\n\n\n" + "\n\n\n".join(self.sources[name] for name in sorted(self.sources)) + "\n"
 
     def reach(self, source: str) -> None:
         """A seam may call functions by their generated names, which must then be reached."""

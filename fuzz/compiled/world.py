@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 from dataclasses import fields
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from impl.errors import AllocationFailed, OutOfBounds, Panicked, RegistrationRefused
 from impl.header import VERDICT
@@ -16,6 +16,15 @@ from model.choose import Exhausted
 from model.limits import Limits, Shape
 from model.ops import Kind
 
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+MEM_MAX: Final = 1 << 15
+"""Most words of a memory."""
+WORLD_MAX: Final = 1 << 20
+"""Most words of a world."""
+LAPS_MAX: Final = 8
+"""Parts of a search that a library which is built for that tells apart; see `fuzz.compiled.kernel`."""
 LEVELS: Final = 32
 """Most operations under way at once."""
 ROW_WORDS: Final = 16
@@ -46,6 +55,12 @@ _REGISTER_NAMES: Final = (
     "memory_words",
     "steps",
     "steps_max",
+    "operations_max",
+    "seeded",
+    "dice",
+    # A campaign's run: two halves of the digest of its operations.
+    "run_low",
+    "run_high",
     # Offsets of what lies behind the state, because its size depends on the bounds.
     "plan_at",
     "owners_at",
@@ -54,11 +69,25 @@ _REGISTER_NAMES: Final = (
     "lookups_at",
     "lookups_count",
     "pcs_at",
-    "pcs_count",
+    "pcs_end",
     "root_at",
-    "drop_at",
-    "perform_at",
+    "described_at",
+    "ranks_at",
+    "opened_at",
+    "terms_at",
     "world_words",
+    # The search.
+    "dirty_words",
+    "encoded_max",
+    "symmetry",
+    "key_low",
+    "key_high",
+    "opened_low",
+    "opened_high",
+    "shown",
+    # The search of the model alone: whether a list that was drawn found nothing more to take, and whether all is let go of.
+    "cut_short",
+    "finale",
 )
 REGISTERS: Final = {name: number for number, name in enumerate(_REGISTER_NAMES)}
 REGISTERS_MAX: Final = 64
@@ -71,10 +100,15 @@ BOUND_NAMES: Final = (
 )
 BOUNDS_AT: Final = REGISTERS_MAX
 BOUNDS_MAX: Final = 64
-DYING_AT: Final = BOUNDS_AT + BOUNDS_MAX
+DIRTY_AT: Final = BOUNDS_AT + BOUNDS_MAX
+DIRTY_SHIFT: Final = 3
+"""A mark stands for eight words of the memory, a line of the cache."""
+DIRTY_WORDS: Final = (MEM_MAX >> DIRTY_SHIFT + 6) + 1
+DYING_AT: Final = DIRTY_AT + DIRTY_WORDS
 EXPECTED_AT: Final = DYING_AT + LEVELS
 COUNTS_AT: Final = EXPECTED_AT + LEVELS
-RELATIONS_AT: Final = COUNTS_AT + len(Kind)
+SAVED_COUNTS_AT: Final = COUNTS_AT + len(Kind)
+RELATIONS_AT: Final = SAVED_COUNTS_AT + len(Kind)
 DIGITS_AT: Final = RELATIONS_AT + RELATIONS_MAX
 RADIXES_AT: Final = DIGITS_AT + DIGITS_MAX
 ROWS_AT: Final = RADIXES_AT + DIGITS_MAX
@@ -132,8 +166,14 @@ _VERDICT: Final = 16
 WILD: Final = 17
 """What came out of the implementation is no exception of the simulated language: an index out of the memory, as a rule."""
 DISAGREES: Final = 18
+HANGS: Final = 19
 BROKEN: Final = 32
 """An invariant is broken; its number is added."""
+
+
+def name_of(function: Callable[..., Any]) -> str:
+    """Return the name of a function in the generated text."""
+    return f"{function.__module__}.{function.__qualname__}".replace(".", "__").replace("<", "").replace(">", "")
 
 
 def outcome_of(kind: type[BaseException]) -> int:

@@ -131,8 +131,9 @@ def test_the_scope_is_the_one_that_the_specifications_speak_of() -> None:
     assert Kind.SWEEP_ORDER not in limits.kinds
 
 
-def test_our_own_command_is_run_and_measured(tmp_path: Path) -> None:
-    count = run_drc(PeerBounds(objects=1, roots=1), tmp_path, symmetry=False, jobs=1)
+@pytest.mark.parametrize("fast", [False, True])
+def test_our_own_command_is_run_and_measured(tmp_path: Path, *, fast: bool) -> None:
+    count = run_drc(PeerBounds(objects=1, roots=1), tmp_path, symmetry=False, jobs=1, fast=fast)
     assert (count.states, count.steps) == (169, 432)
     assert count.ran.cpu_seconds > 0
     assert count.ran.peak_bytes > 1 << 20

@@ -2,103 +2,57 @@
 
 from __future__ import annotations
 
-import inspect
 from array import array
-from collections.abc import Callable, Sequence
 from itertools import pairwise, permutations
-from types import FunctionType
-from typing import Any, NamedTuple
 
 import pytest
 
 from fuzz import states
 from fuzz.check_scopes import CHECK_SCOPES
 from fuzz.choosers import Seeded
-from fuzz.compiled import canonical
 from fuzz.compiled.canonical import canonical_scratch_words, describe, described_words, next_permutation
+from fuzz.compiled.machine import Machine
+from fuzz.compiled.world import STATE_AT
 from fuzz.driver import Driver
 from fuzz.explore import Bounds, Explorer
 from fuzz.states import JointStates
 from model.limits import NESTED, SCOPES, Limits
 from model.ops import Row
-
-Describe = Callable[..., int]
-
-
-class CompiledShape(NamedTuple):
-    """What a description reads of a shape."""
-
-    roots: int
-    fields: int
-    globals: int
-    slots_end: int
-    size: int
-
-
-class CompiledLimits(NamedTuple):
-    """What a description reads of limits."""
-
-    objects: int
-    fields: int
-    globals: int
-    segment: int
-    instances: int
-    shape: CompiledShape
-
-
-def bound(limits: Limits) -> CompiledLimits:
-    shape = CompiledShape(*(getattr(limits.shape, name) for name in CompiledShape._fields))
-    return CompiledLimits(limits.objects, limits.fields, limits.globals, limits.segment, limits.instances, shape)
-
-
-@pytest.fixture(scope="module")
-def compiled() -> Describe:
-    """The description through numba; an access outside an array is an error."""
-    numba: Any = pytest.importorskip("numba")
-    space = dict(vars(canonical))
-    for name, function in vars(canonical).items():
-        if inspect.isfunction(function) and function.__module__ == canonical.__name__ and not name.endswith("_words"):
-            space[name] = numba.njit(boundscheck=True, _nrt=False)(FunctionType(function.__code__, space, name))
-    found: Describe = space["describe"]
-    return found
+from tests.native import row_of
 
 
 class Describers:
     """Both readings of the description, for states under some limits."""
 
-    def __init__(self, limits: Limits, compiled: Describe | None) -> None:
+    def __init__(self, limits: Limits) -> None:
         self.limits = limits
-        self.compiled = compiled
+        self.machine = Machine(limits, symmetry=True)
         words = len(Driver(limits).runtime.memory)
         self.out = [0] * described_words(limits, words)
         self.scratch = [0] * canonical_scratch_words(limits, words)
-        self.numpy: Any = pytest.importorskip("numpy")
-        self.out_array = self.array(self.out)
-        self.scratch_array = self.array(self.scratch)
-
-    def array(self, row: Sequence[int]) -> Any:
-        return self.numpy.array(row, dtype="int64")
+        self.out_row, self.scratch_row = row_of(self.out), row_of(self.scratch)
 
     def describe(self, driver: Driver) -> bytes:
-        """Describe a driver's state, in both readings if both are there."""
+        """Describe a driver's state, in both readings."""
         memory = driver.runtime.memory
         assert isinstance(memory, memoryview)
-        rows = driver.state, driver.addresses, driver.forgotten
-        length = describe(memory, *rows, self.limits, self.out, self.scratch)
+        length = describe(memory, driver.state, driver.addresses, driver.forgotten, self.limits, self.out, self.scratch)
         found = array("q", self.out[:length]).tobytes()
-        if self.compiled is not None:
-            mem = self.numpy.frombuffer(memory, dtype="int64")
-            length = self.compiled(mem, *map(self.array, rows), bound(self.limits), self.out_array, self.scratch_array)
-            assert self.out_array[:length].tobytes() == found
+        mem, world = self.machine.mem, self.machine.w
+        mem[:] = array("q", bytes(memory))
+        world[STATE_AT : STATE_AT + len(driver.state)] = array("q", driver.state)
+        rows = (row_of(driver.addresses), row_of(driver.forgotten), self.out_row, self.scratch_row)
+        assert self.machine.call(describe, *rows) == length
+        assert self.out_row.words[:length].tobytes() == found
         return found
 
 
 @pytest.mark.parametrize("scope", ["counting", "nesting", "rescue", "sweeps"])
-def test_each_state_of_a_search_is_described_word_for_word(scope: str, compiled: Describe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_state_of_a_search_is_described_word_for_word(scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """So the numbers of states are the same, with symmetry."""
     limits = CHECK_SCOPES[scope]
     assert limits.objects > 1
-    describers = Describers(limits, compiled)
+    describers = Describers(limits)
     compared = [0]
     python = states._canonical
 
@@ -114,9 +68,9 @@ def test_each_state_of_a_search_is_described_word_for_word(scope: str, compiled:
 
 
 @pytest.mark.parametrize("scope", SCOPES)
-def test_each_state_of_a_run_in_lockstep_is_described_word_for_word(scope: str, compiled: Describe) -> None:
+def test_each_state_of_a_run_in_lockstep_is_described_word_for_word(scope: str) -> None:
     limits = SCOPES[scope]
-    describers = Describers(limits, compiled)
+    describers = Describers(limits)
     driver = Driver(limits)
     found: set[bytes] = set()
 

@@ -134,7 +134,7 @@ def test_a_graph_shows_every_step(tmp_path: Path, capsys: pytest.CaptureFixture[
         (["--limit", "widgets=1"], "'widgets' is no bound"),
         (["--limit", "objects=8", "--model-only"], "has room for at most 7"),
         (["--limit", "roots=128", "--model-only"], "has room for at most 127"),
-        (["--jobs", "2"], "--jobs is for --model-only"),
+        (["--jobs", "2"], "--jobs is for --fast and --model-only"),
         (["--finale"], "--finale is for --model-only"),
         (["--model-only", "--jobs", "2", "--dump", "graph.dot"], "--dump needs one job"),
     ],

@@ -2,32 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable, Sequence
-from types import FunctionType
-from typing import Any
+from collections.abc import Sequence
 
 import pytest
 
 from fuzz.choosers import Seeded
-from fuzz.compiled import digest as digest_module
 from fuzz.compiled.digest import DIGEST_WORDS, digest, mix, signed
+from tests.native import call, row_of
 
 SIGN = 1 << 63
 ONES = (1 << 64) - 1
 EXTREMES = (0, 1, SIGN - 1, -SIGN, -1, 0x5BAD_F00D_5BAD_F00D, 1 << 31, -(1 << 32))
-
-
-@pytest.fixture(scope="module")
-def compiled() -> Callable[[Any, Any, int], None]:
-    """The digest through numba."""
-    numba: Any = pytest.importorskip("numba")
-    space = dict(vars(digest_module))
-    for name, function in vars(digest_module).items():
-        if inspect.isfunction(function) and function.__module__ == digest_module.__name__:
-            space[name] = numba.njit(boundscheck=True, _nrt=False)(FunctionType(function.__code__, space, name))
-    found: Callable[[Any, Any, int], None] = space["digest"]
-    return found
 
 
 def plain(row: Sequence[int]) -> tuple[int, int]:
@@ -47,40 +32,39 @@ def rows() -> list[list[int]]:
     return found + [[EXTREMES[chooser.choose(len(EXTREMES))] for _ in range(size)] for size in range(40)]
 
 
-def test_both_readings_give_the_same_digest(compiled: Callable[[Any, Any, int], None]) -> None:
-    numpy: Any = pytest.importorskip("numpy")
-    out = numpy.zeros(3, dtype="int64")
+def test_both_readings_give_the_same_digest() -> None:
+    out = row_of([0, 0, 0])
     for row in rows():
-        compiled(numpy.array(row, dtype="int64"), out, 1)
-        assert (out[1], out[2]) == plain(row)
+        call(digest, (row_of(row), len(row)), out, 1)
+        assert (out.words[1], out.words[2]) == plain(row)
         assert plain([word & ONES for word in row]) == plain(row), "signed or unsigned, it is the same word"
         assert all(-SIGN <= word < SIGN for word in plain(row))
 
 
 @pytest.mark.parametrize("half", [0, 1])
-def test_no_two_rows_of_structure_collide_in_either_half(half: int, compiled: Callable[[Any, Any, int], None]) -> None:
+def test_no_two_rows_of_structure_collide_in_either_half(half: int) -> None:
     """Zeros of all lengths, single bits, and all pairs of small numbers in two places, many of which share a lane."""
-    numpy: Any = pytest.importorskip("numpy")
     found: set[int] = set()
     count = 0
-    out = numpy.zeros(2, dtype="int64")
-    row = numpy.zeros(80, dtype="int64")
+    out = row_of([0, 0])
+    native = row_of([0] * 80)
+    row = native.words
     for size in range(81):
-        compiled(row[:size], out, 0)
-        found.add(int(out[half]))
+        call(digest, (native, size), out, 0)
+        found.add(out.words[half])
         count += 1
     for bit in range(40 * 64):
         row[bit // 64] = signed(1 << bit % 64)
-        compiled(row, out, 0)
+        call(digest, native, out, 0)
         row[bit // 64] = 0
-        found.add(int(out[half]))
+        found.add(out.words[half])
         count += 1
     for first, second in ((0, 1), (0, 4), (3, 7), (2, 38), (8, 12), (36, 39)):
         for pair in range(48 * 48):
             # Higher than those above, so that no row comes twice.
             row[first], row[second] = 256 * (1 + pair // 48) + 3, 1 + pair % 48
-            compiled(row, out, 0)
-            found.add(int(out[half]))
+            call(digest, native, out, 0)
+            found.add(out.words[half])
             count += 1
         row[first] = row[second] = 0
     assert len(found) == count

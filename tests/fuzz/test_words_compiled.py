@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from fuzz.compiled import words_compiled
+from fuzz.compiled.rows import Row
 from model import words
+from tests.native import call, row_of
 
 # Masks of a compiled reading: no bit above 62.
 MASKS = [
@@ -31,24 +33,25 @@ def functions_of(module: ModuleType) -> dict[str, Callable[..., Any]]:
 
 @pytest.fixture(scope="module", params=["interpreted", "compiled"])
 def twin(request: pytest.FixtureRequest) -> Callable[[str], Callable[..., Any]]:
-    """The stand-in of a name: its text read by Python, and by numba."""
+    """The stand-in of a name: its text read by Python, and compiled. A generator is compiled with the loop around it alone."""
     functions = functions_of(words_compiled)
     if request.param == "compiled":
-        numba = pytest.importorskip("numba")
-        functions = {name: numba.njit(function, boundscheck=True) for name, function in functions.items()}
-        listed = numba.njit(_listed)
-        functions["bits"] = lambda mask, bits=functions["bits"]: listed(bits, mask)
+        functions = {name: _native(name) for name in functions if name != "bits"} | {"bits": words_compiled.bits}
     return functions.__getitem__
 
 
-def _listed(bits: Any, mask: int) -> Any:
-    # A generator does not cross the border between the two languages.
-    return [number for number in bits(mask)]  # noqa: C416
+def _native(name: str) -> Callable[..., Any]:
+    function = getattr(words, name)
 
+    def called(*values: int | list[int]) -> int:
+        rows = [row_of(value) if isinstance(value, list) else value for value in values]
+        found = call(function, *rows)
+        for row, value in zip(rows, values, strict=True):
+            if isinstance(row, Row) and isinstance(value, list):
+                value[:] = row.words.tolist()
+        return found
 
-def cells_for(function: Callable[..., Any]) -> Any:
-    numpy = pytest.importorskip("numpy")
-    return list(CELLS) if inspect.isfunction(function) else numpy.array(CELLS, dtype=numpy.int64)
+    return called
 
 
 def test_each_elementary_step_has_its_stand_in_with_the_same_parameters() -> None:
@@ -95,7 +98,7 @@ def test_submasks_are_the_same_in_the_same_order(twin: Callable[[str], Callable[
 @pytest.mark.parametrize("name", ["within", "occurrences"])
 def test_cells_are_searched_alike(twin: Callable[[str], Callable[..., Any]], name: str) -> None:
     function = twin(name)
-    cells = cells_for(function)
+    cells = list(CELLS)
     for first, last in RANGES:
         for word in {*CELLS, 7}:
             assert function(cells, first, last, word) == getattr(words, name)(CELLS, first, last, word)
@@ -103,7 +106,7 @@ def test_cells_are_searched_alike(twin: Callable[[str], Callable[..., Any]], nam
 
 def test_cells_are_written_alike(twin: Callable[[str], Callable[..., Any]]) -> None:
     for first, last in RANGES:
-        cells, expected = cells_for(twin("put")), list(CELLS)
+        cells, expected = list(CELLS), list(CELLS)
         twin("put")(cells, first, last, -2)
         words.put(expected, first, last, -2)
         assert list(cells) == expected

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from types import FunctionType
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
 
@@ -14,8 +11,7 @@ from fuzz.check_scopes import CHECK_SCOPES
 from fuzz.choosers import Seeded
 from fuzz.driver import Driver
 from fuzz.setup import config_of
-from impl import audit as audit_module
-from impl import audit_parts, hash_set, scan
+from impl import scan
 from impl.activations_table import CHUNK_LENGTH
 from impl.arena import raw_memory
 from impl.audit import audit, plan_of, scratch_words
@@ -29,58 +25,30 @@ from impl.runtime import Runtime
 from impl.stack import DROP, KIND, SIZE
 from model.limits import SCOPES, Limits
 from tests.impl.worlds import PC, Sound, configuration
+from tests.native import call, row_of
 
-Audit = Callable[..., int]
 ONES = (1 << 64) - 1
 SIGN = 1 << 63
-
-
-def in_python(name: str) -> bool:
-    """Whether a function of the audit's modules is never compiled."""
-    return name in {"plan_of", "scratch_words"}
-
-
-@pytest.fixture(scope="module")
-def compiled() -> Audit:
-    """The audit through numba; an access outside an array is an error of the test, never a verdict."""
-    numba: Any = pytest.importorskip("numba")
-    spaces: list[dict[str, Any]] = []
-    found: dict[str, Any] = {"find": numba.njit(boundscheck=True)(hash_set.find)}
-    for module in (scan, audit_parts, audit_module):
-        for name, function in vars(module).items():
-            if inspect.isfunction(function) and function.__module__ == module.__name__ and not in_python(name):
-                spaces.append(dict(vars(module)))
-                found[name] = numba.njit(boundscheck=True)(FunctionType(function.__code__, spaces[-1], name))
-    for space in spaces:
-        space.update(found)
-    result: Audit = found["audit"]
-    return result
 
 
 class Judges:
     """`check` and both readings of the audit, for memories of one configuration."""
 
-    def __init__(self, config: Config, compiled: Audit) -> None:
+    def __init__(self, config: Config) -> None:
         self.config = config
-        self.compiled = compiled
-        self.numpy: Any = pytest.importorskip("numpy")
         self.plan = plan_of(config)
-        self.plan_array = self.array(self.plan)
+        self.plan_row = row_of(self.plan)
         self.scratch = [0] * scratch_words(config)
-        self.scratch_array = self.array(self.scratch)
-
-    def array(self, row: Sequence[int]) -> Any:
-        """Words as a compiled reading has them."""
-        return self.numpy.array([word - 2 * (word & SIGN) if word > 0 else word for word in row] or [0], dtype="int64")
+        self.scratch_row = row_of(self.scratch)
 
     def audit(self, mem: memoryview[int], owners: Mapping[int, int], live: Sequence[int], nested: bool) -> int:
         """What the audit says, which is the same in both readings."""
         pairs = [word for pair in owners.items() for word in pair]
         row = list(live)
         plain = audit(mem, self.plan, pairs, len(owners), row, len(row), int(nested), self.scratch)
-        pairs, row = self.array(pairs), self.array(row)
-        fast = self.compiled(
-            self.numpy.frombuffer(mem, dtype="int64"), self.plan_array, pairs, len(owners), row, len(live), int(nested), self.scratch_array
+        fast = call(
+            *(audit, self.plan_row, row_of(pairs), len(owners), row_of(row), len(live), int(nested), self.scratch_row),
+            mem=mem,
         )
         assert fast == plain
         return plain
@@ -117,11 +85,11 @@ def limits_of(scope: str) -> Limits:
 
 
 def in_lockstep(
-    scope: str, compiled: Audit, monkeypatch: pytest.MonkeyPatch, seeds: range, operations: int, every: int
+    scope: str, monkeypatch: pytest.MonkeyPatch, seeds: range, operations: int, every: int
 ) -> tuple[Judges, Counter[bool], list[Snapshot]]:
     """Audit after each operation of some runs; return how often inside a destructor and outside, and every so many states."""
     limits = limits_of(scope)
-    judges = Judges(config_of(limits), compiled)
+    judges = Judges(config_of(limits))
     audited: Counter[bool] = Counter()
     kept: list[Snapshot] = []
 
@@ -144,8 +112,8 @@ def in_lockstep(
 
 
 @pytest.mark.parametrize("scope", [*SCOPES, "check nesting", "check sweeps", "check registry"])
-def test_every_state_of_a_run_in_lockstep_is_sound(scope: str, compiled: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
-    _, audited, _ = in_lockstep(scope, compiled, monkeypatch, range(6), 60, 1000)
+def test_every_state_of_a_run_in_lockstep_is_sound(scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    _, audited, _ = in_lockstep(scope, monkeypatch, range(6), 60, 1000)
     assert audited.total() > 300
     assert (audited[True] > 0) == (limits_of(scope).destructors > 0)
 
@@ -184,8 +152,8 @@ def disagreements(snapshot: Snapshot, judges: Judges, addresses: Sequence[int]) 
 
 
 @pytest.mark.parametrize("scope", ["counting", "reentrancy", "everything", "check sweeps"])
-def test_a_word_changed_in_a_run_in_lockstep_is_judged_alike(scope: str, compiled: Audit, monkeypatch: pytest.MonkeyPatch) -> None:
-    judges, _, kept = in_lockstep(scope, compiled, monkeypatch, range(3), 60, 41)
+def test_a_word_changed_in_a_run_in_lockstep_is_judged_alike(scope: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    judges, _, kept = in_lockstep(scope, monkeypatch, range(3), 60, 41)
     assert len(kept) >= 3
     found: Counter[int] = Counter()
     for snapshot in kept[-3:]:
@@ -199,10 +167,10 @@ def test_a_word_changed_in_a_run_in_lockstep_is_judged_alike(scope: str, compile
 
 
 @pytest.mark.parametrize("quarantine", [0, 2])
-def test_a_word_changed_between_operations_is_judged_alike(quarantine: int, compiled: Audit) -> None:
+def test_a_word_changed_between_operations_is_judged_alike(quarantine: int) -> None:
     """This world has something of everything: every word is changed, those that are free or zero too."""
     world = Sound(configuration(quarantine=quarantine))
-    judges = Judges(world.rt.config, compiled)
+    judges = Judges(world.rt.config)
     snapshot = Snapshot(world.words, world.owners, world.live(), nested=False)
     said, different = disagreements(snapshot, judges, range(1, len(world.words)))
     assert different == []
@@ -234,8 +202,8 @@ def sweeping(request: pytest.FixtureRequest) -> Snapshot:
     return taken[0]
 
 
-def test_a_word_changed_during_a_sweep_is_judged_alike(sweeping: Snapshot, compiled: Audit) -> None:
-    judges = Judges(configuration(quarantine=sweeping.mem[QUARANTINE]), compiled)
+def test_a_word_changed_during_a_sweep_is_judged_alike(sweeping: Snapshot) -> None:
+    judges = Judges(configuration(quarantine=sweeping.mem[QUARANTINE]))
     assert sweeping.said(judges) == (0, 0)
     said, different = disagreements(sweeping, judges, interesting(sweeping))
     assert different == []
@@ -244,8 +212,8 @@ def test_a_word_changed_during_a_sweep_is_judged_alike(sweeping: Snapshot, compi
     assert sweeping.said(judges) == (9, 9)
 
 
-def test_what_the_host_and_the_locals_hold_is_judged_alike(sweeping: Snapshot, compiled: Audit) -> None:
-    judges = Judges(configuration(quarantine=sweeping.mem[QUARANTINE]), compiled)
+def test_what_the_host_and_the_locals_hold_is_judged_alike(sweeping: Snapshot) -> None:
+    judges = Judges(configuration(quarantine=sweeping.mem[QUARANTINE]))
     mem, owners = sweeping.mem, dict(sweeping.owners)
     fp = mem[FRAME_POINTER]
     assert mem[fp + KIND] == DROP
@@ -280,25 +248,25 @@ def test_what_the_host_and_the_locals_hold_is_judged_alike(sweeping: Snapshot, c
     }
 
 
-def test_an_object_that_nobody_owns_is_found_by_its_count(compiled: Audit) -> None:
+def test_an_object_that_nobody_owns_is_found_by_its_count() -> None:
     world = Sound(configuration())
-    judges = Judges(world.rt.config, compiled)
+    judges = Judges(world.rt.config)
     leaked = world.new(1)
     world.words[leaked] = 0
     world.owners[leaked] = 0
     assert Snapshot(world.words, world.owners, world.live(), nested=False).said(judges) == (2, 2)
 
 
-def test_more_objects_than_a_memory_has_room_for_are_too_many(compiled: Audit) -> None:
+def test_more_objects_than_a_memory_has_room_for_are_too_many() -> None:
     world = Sound(configuration())
-    judges = Judges(world.rt.config, compiled)
+    judges = Judges(world.rt.config)
     crowd = dict.fromkeys(range(1, len(world.words), 2), 1)
     assert Snapshot(world.words, world.owners | crowd, world.live(), nested=False).said(judges) == (8, 8)
 
 
-def test_several_words_changed_at_once_are_sound_or_not_alike(sweeping: Snapshot, compiled: Audit) -> None:
+def test_several_words_changed_at_once_are_sound_or_not_alike(sweeping: Snapshot) -> None:
     """The numbers may differ then: the module's docstring says when."""
-    judges = Judges(configuration(quarantine=sweeping.mem[QUARANTINE]), compiled)
+    judges = Judges(configuration(quarantine=sweeping.mem[QUARANTINE]))
     mem, chooser = sweeping.mem, Seeded(7)
     clean = mem.tobytes()
     addresses = interesting(sweeping)
@@ -313,10 +281,10 @@ def test_several_words_changed_at_once_are_sound_or_not_alike(sweeping: Snapshot
     assert set(said) == {(True, True), (False, False)}
 
 
-def test_the_padding_behind_vtables_may_hold_anything_and_images_keep_their_order(compiled: Audit) -> None:
+def test_the_padding_behind_vtables_may_hold_anything_and_images_keep_their_order() -> None:
     """What differs from a new store is read once more, image by image."""
     world = Sound(configuration())
-    judges = Judges(world.rt.config, compiled)
+    judges = Judges(world.rt.config)
     snapshot = Snapshot(world.words, world.owners, world.live(), nested=False)
     mem = snapshot.mem
     padding = mem[VTABLES] + VTABLE_WORDS * len(world.rt.config.layouts)
@@ -337,10 +305,10 @@ def test_the_padding_behind_vtables_may_hold_anything_and_images_keep_their_orde
     ],
     ids=["default", "nothing", "odd"],
 )
-def test_a_new_store_of_any_configuration_is_sound(config: Config, compiled: Audit) -> None:
+def test_a_new_store_of_any_configuration_is_sound(config: Config) -> None:
     mem = Runtime(config, Sound.__new__(Sound)).memory
     assert isinstance(mem, memoryview)
-    judges = Judges(config, compiled)
+    judges = Judges(config)
     assert Snapshot(mem, {}, [], nested=False).said(judges) == (0, 0)
     judges.scratch[:] = [0] * len(judges.scratch)
     mem[mem[TABLE] + CHUNK_LENGTH] += 1
@@ -351,7 +319,6 @@ def test_a_new_store_of_any_configuration_is_sound(config: Config, compiled: Aud
     ("a", "b", "expected"),
     [(0, 0, False), (0, 1, True), (1, 0, False), (SIGN - 1, SIGN, True), (SIGN, SIGN - 1, False), (ONES, 0, False), (SIGN, ONES, True)],
 )
-def test_words_compare_as_unsigned_in_both_readings(a: int, b: int, expected: bool, compiled: Audit) -> None:
-    del compiled
+def test_words_compare_as_unsigned_in_both_readings(a: int, b: int, expected: bool) -> None:
     assert scan.below(a, b) == expected
     assert scan.below(a - 2 * (a & SIGN), b - 2 * (b & SIGN)) == expected

@@ -7,14 +7,12 @@ from collections.abc import Callable
 from types import FunctionType, ModuleType
 from typing import Any
 
-import pytest
 import z3
 
-from impl import arena, errors, externref, hash_set, layout, stack
+from impl import arena, externref, hash_set, layout, stack
 from impl.arena import POISON, CheckedMemory, carve, initialise, raw_memory
-from impl.errors import Aborted, AllocationFailed, Panicked
-from impl.externref import COUNT_MAX, VTABLE_WORDS, increment_ref_count
-from impl.header import VERDICT, VERDICT_ARENA_EXHAUSTED
+from impl.errors import Aborted, AllocationFailed
+from impl.externref import COUNT_MAX, increment_ref_count
 from impl.layout import round_up_to_align
 
 MODULES = (layout, stack, arena, hash_set, externref)
@@ -41,37 +39,8 @@ def functions_of(module: ModuleType) -> dict[str, FunctionType]:
     }
 
 
-def compile_all(seam: dict[str, Callable[..., Any]]) -> dict[str, Any]:
-    """Every function of the modules through numba, calling each other; `seam` stands in for the names it has."""
-    numba = pytest.importorskip("numba")
-    spaces = {module: dict(vars(module)) for module in MODULES}
-    compiled: dict[str, Any] = {}
-    for module, space in spaces.items():
-        for name, function in functions_of(module).items():
-            source = seam.get(name, function)
-            compiled[name] = numba.njit(FunctionType(source.__code__, space if source is function else source.__globals__, name))
-    for space in spaces.values():
-        for name, value in list(space.items()):
-            if inspect.isfunction(value) and name in compiled and value.__module__.startswith("impl."):
-                space[name] = compiled[name]
-            elif isinstance(value, type) and issubclass(value, errors.Verdict):
-                # Numba raises nothing but an `Exception`; the word `VERDICT` tells the two apart.
-                space[name] = type(name, (Exception,), {})
-    return compiled
-
-
-@pytest.fixture(scope="module")
-def run() -> dict[str, Any]:
-    return compile_all({"run_destructor": pass_destructor, "run_constructor": pass_constructor})
-
-
 def words_of(mem: Any) -> list[int]:
     return list(mem.words) if isinstance(mem, CheckedMemory) else list(mem)
-
-
-def array_over(mem: Any) -> Any:
-    numpy = pytest.importorskip("numpy")
-    return numpy.frombuffer(mem, dtype=numpy.int64)
 
 
 def allocate_and_free(run: dict[str, Any], mem: Any) -> list[int]:
@@ -96,96 +65,6 @@ def test_the_raw_and_the_checked_memory_end_in_the_same_words() -> None:
     checked = fresh(checked=True)
     assert allocate_and_free(interpreted(), raw) == allocate_and_free(interpreted(), checked)
     assert words_of(raw) == words_of(checked)
-
-
-def test_the_compiled_allocator_and_set_give_the_words_of_the_interpreted_ones(run: dict[str, Any]) -> None:
-    mem = fresh()
-    oracle = fresh()
-    assert allocate_and_free(run, array_over(mem)) == allocate_and_free(interpreted(), oracle)
-    assert words_of(mem) == words_of(oracle)
-
-
-def test_the_compiled_layout_refuses_what_the_interpreted_one_refuses(run: dict[str, Any]) -> None:
-    for size in (0, 1, 17, 2**63 - 1, 2**63 - 32, 2**63 - 33, 2**63 - 8):
-        for align in (1, 8, 64, 1 << 62):
-            try:
-                expected: object = layout.layout_for(size, align)
-            except errors.AllocationFailed:
-                expected = "refused"
-            try:
-                found: object = run["layout_for"](size, align)
-            except errors.AllocationFailed:
-                found = "refused"
-            assert found == expected, (size, align)
-
-
-# What a compiled destructor sees for a host: the address of a word that counts destructions, and of one that says who panics.
-DESTROYED = 60
-PANICS = 61
-
-
-def pass_constructor(mem: Any, host: Any, value: int, vtable: int) -> None:
-    pass
-
-
-def pass_destructor(mem: Any, host: Any, externref: int) -> None:
-    mem[host] += 1
-    if externref == mem[host + 1]:
-        raise Panicked("on request")
-
-
-class CountingHost:
-    def __init__(self, mem: Any) -> None:
-        self.mem = mem
-
-    def construct(self, value: int, vtable: int) -> None:
-        pass
-
-    def destroy(self, address: int) -> None:
-        pass_destructor(self.mem, DESTROYED, address)
-
-
-def build_and_drop_chain(run: dict[str, Any], mem: Any, host: Any, panics: int) -> tuple[list[int], str]:
-    """Five values that own each other in a row; the one with index `panics` panics when the first is dropped."""
-    vtable = run["alloc"](mem, VTABLE_WORDS, 1)
-    for field, word in enumerate((16, 8, 2)):
-        mem[vtable + field] = word
-    chain: list[int] = []
-    for _ in range(5):
-        new = run["new_with"](mem, host, vtable)
-        if chain:
-            mem[mem[new + externref.VALUE_PTR]] = chain[-1]
-        chain.append(new)
-    if panics >= 0:
-        mem[PANICS] = chain[panics]
-    run["clone"](mem, chain[-1])
-    run["drop"](mem, host, chain[-1])
-    before = int(mem[chain[-1]]), int(mem[DESTROYED])
-    assert before == (1, 0)
-    try:
-        run["drop"](mem, host, chain[-1])
-    except errors.Panicked as panic:
-        return chain, str(panic)
-    return chain, "quiet"
-
-
-@pytest.mark.parametrize("panics", [-1, 0, 2, 4])
-def test_a_compiled_drop_recurses_and_panics_like_the_interpreted_one(run: dict[str, Any], panics: int) -> None:
-    mem = fresh()
-    oracle = fresh()
-    found = build_and_drop_chain(run, array_over(mem), DESTROYED, panics)
-    expected = build_and_drop_chain(interpreted(), oracle, CountingHost(oracle), panics)
-    assert found == expected
-    assert words_of(mem) == words_of(oracle)
-    assert mem[DESTROYED] == 5
-
-
-def test_a_verdict_in_compiled_code_leaves_its_number(run: dict[str, Any]) -> None:
-    mem = fresh()
-    words = array_over(mem)
-    with pytest.raises(Exception, match="no free block"):
-        run["alloc"](words, WORDS, 1)
-    assert mem[VERDICT] == VERDICT_ARENA_EXHAUSTED
 
 
 class Word:
