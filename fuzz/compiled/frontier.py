@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import IO, TYPE_CHECKING, Any, Final
 
-from fuzz.compiled.rows import WORD_BYTES, Row
+from fuzz.compiled.rows import Row
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 SEGMENT_WORDS: Final = 1 << 21
 """A segment is what is written or read at once. No state is longer."""
+SPARE_MAX: Final = 8
+"""Rows that are kept for segments to come."""
 
 
 @dataclass(slots=True)
@@ -24,19 +26,19 @@ class Segment:
     Args:
         states: how many.
         words: how many words they have.
-        data: their bytes, or the file that has them.
+        data: a row that has them, or the file.
     """
 
     states: int
     words: int
-    data: bytes | IO[bytes]
+    data: Row | IO[bytes]
 
-    def read(self) -> bytes:
-        """Return the bytes."""
-        if isinstance(self.data, bytes):
-            return self.data
+    def read(self) -> memoryview[int]:
+        """Return the words."""
+        if isinstance(self.data, Row):
+            return self.data.words[: self.words]
         self.data.seek(0)
-        return self.data.read()
+        return memoryview(self.data.read()).cast("q")
 
 
 class Frontier:
@@ -51,6 +53,7 @@ class Frontier:
         room: a row to write states to, behind those in `used` words of it.
         used: words of the room that are states.
         spilled: words that were put into files.
+        next: where in its row the first state is that was not loaded last.
     """
 
     def __init__(self, memory_max: int | None, folder: Path | None) -> None:
@@ -60,12 +63,13 @@ class Frontier:
         self.room = Row(SEGMENT_WORDS)
         self.used = 0
         self.spilled = 0
+        self._spare: list[Row] = []
         self._states = 0
         self._in_memory = 0
         # The segment at hand: where its first waiting state is, and how many of its states are done.
         self._loaded: Segment | None = None
         self._position = 0
-        self._next = 0
+        self.next = 0
         self._done = 0
 
     # Writing.
@@ -78,21 +82,20 @@ class Frontier:
     def flush(self) -> None:
         """Make what was written last a segment: the room is empty again. Raise OSError if a file cannot be written."""
         words, states = self.used, self._states
-        self.used = self._states = 0
-        if words:
-            self._append(bytes(self.room.words[:words]), states)
-
-    def _append(self, data: bytes, states: int) -> None:
-        words = len(data) // WORD_BYTES
+        if not words:
+            return
         if self.memory_max is None or self._in_memory + words <= self.memory_max:
             self._in_memory += words
-            self.segments.append(Segment(states, words, data))
-            return
-        file = tempfile.TemporaryFile(dir=self.folder, prefix="drc-frontier-")  # noqa: SIM115  # closed with its segment
-        file.write(data)
-        file.flush()
-        self.spilled += words
-        self.segments.append(Segment(states, words, file))
+            self.segments.append(Segment(states, words, self.room))
+            # A row that was used before has its pages already.
+            self.room = self._spare.pop() if self._spare else Row(SEGMENT_WORDS)
+        else:
+            file = tempfile.TemporaryFile(dir=self.folder, prefix="drc-frontier-")  # noqa: SIM115  # closed with its segment
+            file.write(self.room.words[:words])
+            file.flush()
+            self.spilled += words
+            self.segments.append(Segment(states, words, file))
+        self.used = self._states = 0
 
     # Checkpoints.
 
@@ -100,19 +103,24 @@ class Frontier:
         """Return what a checkpoint has to say of it besides the words of `pieces`."""
         return {"states": [segment.states for segment in self.segments], "done": self._done, "last": self._states}
 
-    def pieces(self) -> Iterator[bytes]:
-        """Yield the bytes of all that waits: those of each segment, then what was written last."""
+    def pieces(self) -> Iterator[memoryview[int]]:
+        """Yield the words of all that waits: those of each segment, then what was written last."""
         for segment in self.segments:
             yield segment.read()
-        yield bytes(self.room.words[: self.used])
+        yield self.room.words[: self.used]
 
     def refill(self, kept: dict[str, Any], pieces: Iterator[bytes]) -> None:
         """Become what a checkpoint says. Raise OSError if a file cannot be written."""
         for states in kept["states"]:
-            self._append(next(pieces), states)
-        last = memoryview(next(pieces)).cast("q")
-        self.room.words[: len(last)] = last
-        self.used, self._states, self._done = len(last), kept["last"], kept["done"]
+            self._write(next(pieces), states)
+            self.flush()
+        self._write(next(pieces), kept["last"])
+        self._done = kept["done"]
+
+    def _write(self, data: bytes, states: int) -> None:
+        words = memoryview(data).cast("q")
+        self.room.words[: len(words)] = words
+        self.wrote(len(words), states)
 
     # Reading.
 
@@ -126,23 +134,25 @@ class Frontier:
         """
         segment = self.segments[0]
         if self._loaded is not segment:
-            data = memoryview(segment.read()).cast("q")
+            data = segment.read()
             block.words[: len(data)] = data
             self._loaded = segment
             self._position = skip(0, self._done)
         count = min(most, segment.states - self._done)
-        self._next = skip(self._position, count)
+        self.next = skip(self._position, count)
         return self._position, count
 
     def done(self, count: int) -> None:
         """So many states that were loaded are expanded."""
         segment = self.segments[0]
         self._done += count
-        self._position = self._next
+        self._position = self.next
         if self._done == segment.states:
             self.segments.popleft()
             self._loaded, self._position, self._done = None, 0, 0
-            if isinstance(segment.data, bytes):
+            if isinstance(segment.data, Row):
                 self._in_memory -= segment.words
+                if len(self._spare) < SPARE_MAX:
+                    self._spare.append(segment.data)
             else:
                 segment.data.close()

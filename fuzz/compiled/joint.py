@@ -1,7 +1,8 @@
 """A joint state in compiled code: encoded on a frontier, opened, gone back to after a step, and told from others by its digest.
 
-A digest is a sum over the words that differ from the first state's, so that a step's digest follows from the opened state's and the
-words that the step changed. Marks say which lines of the memory those are in; so neither restoring nor digesting reads the rest.
+A digest is a sum over all words, so that a step's digest follows from the opened state's and the words that the step changed. Marks say
+which lines of the memory those are in, and others in which lines the opened state differs from the first one; so neither restoring
+nor digesting, neither opening nor encoding reads the rest.
 Under symmetry, the digest is that of the row that `fuzz.compiled.canonical` describes the state with.
 """
 
@@ -16,11 +17,12 @@ from fuzz.compiled.world import (
     DIRTY_AT,
     DIRTY_SHIFT,
     FORGOTTEN_AT,
+    HELD_AT,
+    LINE,
     REGISTERS,
     STATE_AT,
     bound_at,
 )
-from impl.scan import any_different
 from model.words import lowest
 
 if TYPE_CHECKING:
@@ -32,7 +34,6 @@ if TYPE_CHECKING:
 _STATE_WORDS: Final = REGISTERS["state_words"]
 _ROOT_AT: Final = REGISTERS["root_at"]
 _OPENED_AT: Final = REGISTERS["opened_at"]
-_TERMS_AT: Final = REGISTERS["terms_at"]
 _OPENED_LOW: Final = REGISTERS["opened_low"]
 _OPENED_HIGH: Final = REGISTERS["opened_high"]
 _KEY_LOW: Final = REGISTERS["key_low"]
@@ -41,7 +42,9 @@ _DIRTY_LINES: Final = REGISTERS["dirty_words"]
 _SYMMETRY: Final = REGISTERS["symmetry"]
 _DESCRIBED_AT: Final = REGISTERS["described_at"]
 _RANKS_AT: Final = REGISTERS["ranks_at"]
-_RANKS_END: Final = REGISTERS["opened_at"]
+_SMALL_AT: Final = REGISTERS["small_at"]
+_LARGE_AT: Final = REGISTERS["large_at"]
+_RANKS_END: Final = REGISTERS["told_at"]
 _OBJECTS: Final = bound_at("objects")
 
 # Odd, with well-mixed bits: the fractional parts of the golden ratio and of square roots.
@@ -50,13 +53,19 @@ _M2: Final = -4417276706812531889
 _M3: Final = -8663945395140668459
 _LOW_35: Final = (1 << 35) - 1
 _LOW_32: Final = (1 << 32) - 1
-# In an encoded state, a word is 16 bits of its place and 48 of its value; a value that needs more follows.
+# An encoded state begins with its length, its digest, how many of its words are small, and marks of the lines that it has words of.
+# Then come the small words, two in one, each 16 bits of its place and 16 of its value; then the others, 16 and 48 bits, or, if
+# that is too little, with the value behind it.
 PLACE_BITS: Final = 16
+_SMALL_BITS: Final = 16
+_SMALL_SIGN: Final = 1 << _SMALL_BITS - 1
+_PLACE: Final = (1 << PLACE_BITS) - 1
 _VALUE_BITS: Final = 48
 _VALUE_MAX: Final = (1 << 46) - 1
 _ESCAPE: Final = 1 << 46
 _LOW_VALUE: Final = (1 << 47) - 1
-_LINE: Final = 1 << DIRTY_SHIFT
+_SMALLS: Final = 3
+_MARKS: Final = 4
 
 
 def mix(place: int, word: int) -> int:
@@ -73,21 +82,34 @@ def remix(x: int) -> int:
     return x ^ ((x >> 32) & _LOW_32)
 
 
-def replace(w: Words, place: int, first: int, new: int) -> None:
-    """Replace one word's term in the digest of the opened state; a word that is as in the first state has none."""
-    terms = w[_TERMS_AT] + 2 * place
-    w[_KEY_LOW] -= w[terms]
-    w[_KEY_HIGH] -= w[terms + 1]
-    if new != first:
-        x = mix(place, new)
-        w[_KEY_LOW] += x
-        w[_KEY_HIGH] += remix(x)
-
-
 def copy(target: Words, to: int, source: Words, start: int, count: int) -> None:
     """Copy words."""
     for index in range(count):
         target[to + index] = source[start + index]
+
+
+def copy_line(target: Words, to: int, source: Words, start: int) -> None:
+    """Copy a line."""
+    for index in range(LINE):
+        target[to + index] = source[start + index]
+
+
+def copy_lines(w: Words, to: int, start: int, count: int) -> None:
+    """Copy the lines of the world that hold so many words."""
+    for index in range(0, count, LINE):
+        copy_line(w, to + index, w, start + index)
+
+
+def copy_of_line(mem: Words, first: int, w: Words, start: int) -> None:
+    """Copy a line of the memory, of which those words that it has not are left out."""
+    if first + LINE <= len(mem):
+        copy_line(mem, first, w, start)
+    else:
+        copy(mem, first, w, start, len(mem) - first)
+
+
+def prefetch(_row: Words, _index: int) -> None:
+    """A word of a row will be wanted soon: for compiled code, which need not wait for it then."""
 
 
 def lap(_part: int) -> None:
@@ -104,44 +126,75 @@ def clear(target: Words, start: int, count: int) -> None:
         target[index] = 0
 
 
-# --- the three parts of the world that belong to a joint state: references, what was forgotten, the model's state
-
-
-def any_changed(w: Words, start: int, count: int, behind: int) -> int:
-    """Return 0 if a part of the world is as in a copy of it, which lies `behind` words further."""
+def differing(run: Words, start: int, other: Words, at: int) -> int:
+    """Return a mask of the words of a line that differ from those of another."""
     found = 0
-    for index in range(start, start + count):
-        found |= w[index] ^ w[behind + index]
+    for index in range(LINE):
+        if run[start + index] != other[at + index]:
+            found |= 1 << index
     return found
+
+
+def differing_end(run: Words, start: int, other: Words, at: int, count: int) -> int:
+    """Return a mask of the words that differ, of fewer than a line."""
+    found = 0
+    for index in range(count):
+        if run[start + index] != other[at + index]:
+            found |= 1 << index
+    return found
+
+
+def line_of(run: Words, start: int, end: int, other: Words, at: int) -> int:
+    """Return a mask of the words that differ in a line, of which those from `end` on do not belong to the run."""
+    if start + LINE <= end:
+        return differing(run, start, other, at)
+    return differing_end(run, start, other, at, end - start)
+
+
+# --- the three parts of the world that belong to a joint state: references, what was forgotten, the model's state. Each is read and
+# written in whole lines: what a last line has more is the same always.
+
+
+def replace(w: Words, place: int, old: int, new: int) -> None:
+    """Replace one word in the digest."""
+    gone = mix(place, old)
+    come = mix(place, new)
+    w[_KEY_LOW] += come - gone
+    w[_KEY_HIGH] += remix(come) - remix(gone)
 
 
 def identify_part(mem: Words, w: Words, start: int, count: int) -> None:
     """Bring the digest up to date with one part of the world."""
-    opened = w[_OPENED_AT] + len(mem) - ADDRESSES_AT
-    if any_changed(w, start, count, opened) != 0:
-        root = w[_ROOT_AT] + len(mem) - ADDRESSES_AT
-        for index in range(start, start + count):
-            if w[index] != w[opened + index]:
-                replace(w, index - ADDRESSES_AT + len(mem), w[root + index], w[index])
+    behind = w[_OPENED_AT] + len(mem) - ADDRESSES_AT
+    for first in range(start, start + count, LINE):
+        changed = differing(w, first, w, behind + first)
+        while changed != 0:
+            index = first + lowest(changed)
+            replace(w, index - ADDRESSES_AT + len(mem), w[behind + index], w[index])
+            changed &= changed - 1
 
 
 def identify_lines(mem: Words, w: Words) -> None:
     """Bring the digest up to date with the lines of the memory that have marks."""
     size = len(mem)
-    root = w[_ROOT_AT]
     opened = w[_OPENED_AT]
     for line in range(w[_DIRTY_LINES]):
         marks = w[DIRTY_AT + line]
         while marks != 0:
             first = (line << 6 + DIRTY_SHIFT) + (lowest(marks) << DIRTY_SHIFT)
-            for index in range(first, min(first + _LINE, size)):
-                if mem[index] != w[opened + index]:
-                    replace(w, index, w[root + index], mem[index])
+            changed = line_of(mem, first, size, w, opened + first)
+            while changed != 0:
+                index = first + lowest(changed)
+                replace(w, index, w[opened + index], mem[index])
+                changed &= changed - 1
             marks &= marks - 1
 
 
 def identify(mem: Words, w: Words) -> None:
-    """Leave the digest of the joint state in its two registers. The low word is never 0: that is an empty bucket."""
+    """Leave the digest of the joint state in its two registers.
+
+    The low word is never 0: that is an empty bucket. One state in 2**64 is therefore told by the digest of another.
+    """
     if w[_SYMMETRY] != 0:
         identify_described(mem, w)
     else:
@@ -176,31 +229,54 @@ def reload_state(mem: Words, w: Words) -> None:
         w[DIRTY_AT + line] = 0
         while marks != 0:
             first = (line << 6 + DIRTY_SHIFT) + (lowest(marks) << DIRTY_SHIFT)
-            for index in range(first, min(first + _LINE, size)):
-                mem[index] = w[opened + index]
+            copy_of_line(mem, first, w, opened + first)
             marks &= marks - 1
     behind = opened + size - ADDRESSES_AT
-    copy(w, ADDRESSES_AT, w, behind + ADDRESSES_AT, w[_OBJECTS])
-    copy(w, FORGOTTEN_AT, w, behind + FORGOTTEN_AT, w[_OBJECTS])
-    copy(w, STATE_AT, w, behind + STATE_AT, w[_STATE_WORDS])
+    copy_lines(w, ADDRESSES_AT, behind + ADDRESSES_AT, w[_OBJECTS])
+    copy_lines(w, FORGOTTEN_AT, behind + FORGOTTEN_AT, w[_OBJECTS])
+    copy_lines(w, STATE_AT, behind + STATE_AT, w[_STATE_WORDS])
+
+
+def forget_state(mem: Words, w: Words) -> None:
+    """Go back to the first state."""
+    reload_state(mem, w)
+    size = len(mem)
+    root = w[_ROOT_AT]
+    opened = w[_OPENED_AT]
+    for line in range(w[_DIRTY_LINES]):
+        marks = w[HELD_AT + line]
+        w[HELD_AT + line] = 0
+        while marks != 0:
+            first = (line << 6 + DIRTY_SHIFT) + (lowest(marks) << DIRTY_SHIFT)
+            copy_of_line(mem, first, w, root + first)
+            # What follows the memory there is overwritten below.
+            copy_line(w, opened + first, w, root + first)
+            marks &= marks - 1
+    copy(w, opened + size, w, root + size, STATE_AT + w[_STATE_WORDS] - ADDRESSES_AT)
 
 
 def open_state(mem: Words, w: Words, source: Words, at: int) -> None:
     """Make an encoded state the one that steps are taken from."""
+    forget_state(mem, w)
     size = len(mem)
-    root = w[_ROOT_AT]
     opened = w[_OPENED_AT]
-    joint = STATE_AT + w[_STATE_WORDS] - ADDRESSES_AT
-    copy(w, opened, w, root, size + joint)
-    terms = w[_TERMS_AT]
-    clear(w, terms, 2 * (size + joint))
-    low = 0
-    high = 0
-    index = at + 1
+    w[_OPENED_LOW] = source[at + 1]
+    w[_OPENED_HIGH] = source[at + 2]
+    smalls = source[at + _SMALLS]
+    copy(w, HELD_AT, source, at + _MARKS, w[_DIRTY_LINES])
+    first = at + _MARKS + w[_DIRTY_LINES]
+    for index in range(smalls):
+        word = source[first + (index >> 1)] >> ((index & 1) << 5)
+        place = (word >> _SMALL_BITS) & _PLACE
+        value = ((word & (2 * _SMALL_SIGN - 1)) ^ _SMALL_SIGN) - _SMALL_SIGN
+        w[opened + place] = value
+        if place < size:
+            mem[place] = value
+    index = first + (smalls + 1 >> 1)
     end = at + source[at]
     while index < end:
         word = source[index]
-        place = (word >> _VALUE_BITS) & ((1 << PLACE_BITS) - 1)
+        place = (word >> _VALUE_BITS) & _PLACE
         if word & (_LOW_VALUE + 1):
             index += 1
             value = source[index]
@@ -209,47 +285,94 @@ def open_state(mem: Words, w: Words, source: Words, at: int) -> None:
             if value & _ESCAPE:
                 value -= _LOW_VALUE + 1
         w[opened + place] = value
-        x = mix(place, value)
-        y = remix(x)
-        w[terms + 2 * place] = x
-        w[terms + 2 * place + 1] = y
-        low += x
-        high += y
+        if place < size:
+            mem[place] = value
         index += 1
-    w[_OPENED_LOW] = low
-    w[_OPENED_HIGH] = high
-    copy(mem, 0, w, opened, size)
-    clear(w, DIRTY_AT, w[_DIRTY_LINES])
-    copy(w, ADDRESSES_AT, w, opened + size, joint)
+    copy(w, ADDRESSES_AT, w, opened + size, STATE_AT + w[_STATE_WORDS] - ADDRESSES_AT)
 
 
 # --- a state is encoded
 
 
 def encode(mem: Words, w: Words, out: Words, at: int) -> int:
-    """Write a state to `out` from `at + 1` on as what differs from the first one, and its length to `out[at]`; return where it ends."""
+    """Write a state to `out` as what differs from the first one; return where it ends.
+
+    Args:
+        mem, w: the state, and its digest in the two registers.
+        out: where to.
+        at: from here on.
+    """
     root = w[_ROOT_AT]
     size = len(mem)
-    end = at + 1
-    for first in range(0, size, _LINE):
-        last = min(first + _LINE, size)
-        if any_different(mem[first:last], w[root + first : root + last]) != 0:
-            for index in range(first, last):
-                if mem[index] != w[root + index]:
-                    end = encode_word(out, end, index, mem[index])
+    small = w[_SMALL_AT]
+    large = w[_LARGE_AT]
+    for line in range(w[_DIRTY_LINES]):
+        marks = w[DIRTY_AT + line] | w[HELD_AT + line]
+        held = 0
+        while marks != 0:
+            first = (line << 6 + DIRTY_SHIFT) + (lowest(marks) << DIRTY_SHIFT)
+            changed = line_of(mem, first, size, w, root + first)
+            if changed != 0:
+                held |= marks & -marks
+            while changed != 0:
+                index = first + lowest(changed)
+                word = mem[index]
+                if -_SMALL_SIGN <= word < _SMALL_SIGN:
+                    w[small] = (index << _SMALL_BITS) | (word & (2 * _SMALL_SIGN - 1))
+                    small += 1
+                else:
+                    large = encode_large(w, large, index, word)
+                changed &= changed - 1
+            marks &= marks - 1
+        out[at + _MARKS + line] = held
     behind = root + size - ADDRESSES_AT
-    for index in range(ADDRESSES_AT, STATE_AT + w[_STATE_WORDS]):
-        if w[index] != w[behind + index]:
-            end = encode_word(out, end, index - ADDRESSES_AT + size, w[index])
-    out[at] = end - at
-    return end
+    last = STATE_AT + w[_STATE_WORDS]
+    for first in range(ADDRESSES_AT, last, LINE):
+        changed = differing(w, first, w, behind + first)
+        while changed != 0:
+            index = first + lowest(changed)
+            word = w[index]
+            if -_SMALL_SIGN <= word < _SMALL_SIGN:
+                w[small] = ((index - ADDRESSES_AT + size) << _SMALL_BITS) | (word & (2 * _SMALL_SIGN - 1))
+                small += 1
+            else:
+                large = encode_large(w, large, index - ADDRESSES_AT + size, word)
+            changed &= changed - 1
+    return assemble(w, out, at, small, large)
 
 
-def encode_word(out: Words, end: int, place: int, word: int) -> int:
-    """Write one word and its place; return where they end."""
+def encode_large(w: Words, end: int, place: int, word: int) -> int:
+    """Write a word that is not small, and its place; return where they end."""
     if -_VALUE_MAX < word < _VALUE_MAX:
-        out[end] = (place << _VALUE_BITS) | (word & _LOW_VALUE)
+        w[end] = (place << _VALUE_BITS) | (word & _LOW_VALUE)
         return end + 1
-    out[end] = (place << _VALUE_BITS) | (_LOW_VALUE + 1)
-    out[end + 1] = word
+    w[end] = (place << _VALUE_BITS) | (_LOW_VALUE + 1)
+    w[end + 1] = word
     return end + 2
+
+
+def assemble(w: Words, out: Words, at: int, small: int, large: int) -> int:
+    """Write an encoded state whose small words end at `small` and whose others end at `large`; return where it ends."""
+    first = w[_SMALL_AT]
+    w[small] = 0
+    end: int = at + _MARKS + w[_DIRTY_LINES]
+    pairs: int = small - first + 1 >> 1
+    for index in range(pairs):
+        out[end + index] = w[first + 2 * index] | (w[first + 2 * index + 1] << 32)
+    others: int = large - w[_LARGE_AT]
+    copy(out, end + pairs, w, w[_LARGE_AT], others)
+    out[at] = end + pairs + others - at
+    out[at + 1] = w[_KEY_LOW]
+    out[at + 2] = w[_KEY_HIGH]
+    out[at + _SMALLS] = small - first
+    return end + pairs + others
+
+
+def encoded_max(words: int, lines: int) -> int:
+    """Return how many words an encoded state may have.
+
+    Args:
+        words: of a joint state.
+        lines: words that marks need.
+    """
+    return _MARKS + lines + 2 * words

@@ -15,7 +15,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from fuzz.bindings import check_lookups
-from fuzz.compiled.joint import copy, count_step, encode, identify, lap, open_state, reload_state
+from fuzz.compiled.joint import copy, count_step, encode, identify, lap, open_state, prefetch, reload_state
 from fuzz.compiled.world import COUNTS_AT, DIGITS_AT, RADIXES_AT, RAISES, REGISTERS, ROWS_AT, SAVED_COUNTS_AT, STATE_AT, WILD
 from fuzz.driver import ALWAYS, INSIDE_DESTRUCTORS
 from fuzz.observe import observe
@@ -325,27 +325,33 @@ def merge(found: Words, end: int, table: Words, mask: int, parents: Words, follo
     while control[MERGED] < end:
         at = control[MERGED]
         size = found[at + FOUND_STATE]
+        later = at + FOUND_STATE + size
+        if later < end:
+            prefetch(table, 2 * (found[later] & mask))
         if control[FOLLOWING_END] + size > len(following):
             return OUT_OF_ROOM
         if insert(table, mask, found[at], found[at + 1]) != 0:
             parents[control[STATES]] = found[at + FOUND_PARENT] << ORDINAL_BITS | found[at + FOUND_ORDINAL]
             first = control[FOLLOWING_END]
-            for index in range(size):
-                following[first + index] = found[at + FOUND_STATE + index]
+            copy(following, first, found, at + FOUND_STATE, size)
             control[FOLLOWING_END] += size
             control[STATES] += 1
             control[ARRIVING] += 1
             show(shown, found[at + FOUND_SHOWN])
-        control[MERGED] = at + FOUND_STATE + size
+        control[MERGED] = later
     return PART_DONE
 
 
 def begin(driver: Driver, mem: Words, w: Words, table: Words, mask: int, following: Words, control: Words, shown: Words) -> int:
     """Note the first state and look at it; return BAD if something disagrees there already."""
-    control[FOLLOWING_END] = encode(mem, w, following, 0)
+    # All digests are sums that begin with this one, whatever it is.
+    w[_KEY_LOW] = 1
+    w[_KEY_HIGH] = 0
+    encode(mem, w, following, 0)
     open_state(mem, w, following, 0)
     ready(mem, w, ALWAYS)
     identify(mem, w)
+    control[FOLLOWING_END] = encode(mem, w, following, 0)
     insert(table, mask, w[_KEY_LOW], w[_KEY_HIGH])
     control[STATES] = 1
     control[ARRIVING] = 1

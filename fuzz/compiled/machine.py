@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from fuzz.compiled.canonical import canonical_scratch_words, described_words
 from fuzz.compiled.inference import VIEW, WORD
+from fuzz.compiled.joint import encoded_max
 from fuzz.compiled.library import load, signatures
 from fuzz.compiled.rows import Row
 from fuzz.compiled.world import (
@@ -19,6 +20,7 @@ from fuzz.compiled.world import (
     BOUNDS_AT,
     BOUNDS_MAX,
     DIRTY_SHIFT,
+    LINE,
     MEM_MAX,
     OBJECTS_MAX,
     REGISTERS,
@@ -150,17 +152,21 @@ def _world(limits: Limits, state: list[int], memory: array[int], *, symmetry: bo
     lookups, pcs = _lookups(limits)
     joint = STATE_AT + len(state) - ADDRESSES_AT
     mem_words = len(memory)
-    rows = {"root_at": [0] * (mem_words + joint), "lookups_at": lookups, "pcs_at": pcs, "plan_at": plan_of(config)}
+    lines = (mem_words >> DIRTY_SHIFT + 6) + 1
+    rows = {"lookups_at": lookups, "pcs_at": pcs, "plan_at": plan_of(config)}
+    # Behind each there is room for what a line has more.
+    rows = {name: [0] * (mem_words + joint + LINE) for name in ("root_at", "opened_at")} | rows
     scratch = {
         "owners_at": 2 * limits.objects + 2,
         "live_at": limits.shape.slots_end - limits.shape.slots + 1,
         "scratch_at": scratch_words(config),
         "described_at": described_words(limits, mem_words) if symmetry else 0,
         "ranks_at": canonical_scratch_words(limits, mem_words) if symmetry else 0,
-        "opened_at": mem_words + joint,
-        "terms_at": 2 * (mem_words + joint),
+        "told_at": 4 * OBJECTS_MAX,
+        "small_at": mem_words + joint + 2,
+        "large_at": 2 * (mem_words + joint),
     }
-    words = [0] * (STATE_AT + len(state))
+    words = [0] * (STATE_AT + len(state) + LINE)
     for name, row in rows.items():
         words[REGISTERS[name]] = len(words)
         words += row
@@ -177,8 +183,8 @@ def _world(limits: Limits, state: list[int], memory: array[int], *, symmetry: bo
         "state_words": len(state),
         "steps_max": STEPS_MAX,
         "operations_max": STEPS_MAX,
-        "dirty_words": (mem_words >> DIRTY_SHIFT + 6) + 1,
-        "encoded_max": 2 * (mem_words + joint) + 1,
+        "dirty_words": lines,
+        "encoded_max": encoded_max(mem_words + joint, lines),
         "symmetry": int(symmetry),
     }
     numbers["pcs_end"] = words[REGISTERS["pcs_at"]] + len(pcs)
@@ -188,9 +194,10 @@ def _world(limits: Limits, state: list[int], memory: array[int], *, symmetry: bo
     relations = limits.relations
     words[RELATIONS_AT : RELATIONS_AT + len(relations)] = relations
     words[STATE_AT : STATE_AT + len(state)] = state
-    root = words[REGISTERS["root_at"]]
-    words[root : root + mem_words] = memory
-    words[root + mem_words : root + mem_words + joint] = words[ADDRESSES_AT : ADDRESSES_AT + joint]
+    for name in ("root_at", "opened_at"):
+        first = words[REGISTERS[name]]
+        words[first : first + mem_words] = memory
+        words[first + mem_words : first + mem_words + joint] = words[ADDRESSES_AT : ADDRESSES_AT + joint]
     return [word - 2 * (word & _SIGN) if word > 0 else word for word in words], end - len(words)
 
 

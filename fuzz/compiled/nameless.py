@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     Words: TypeAlias = Any
     """A row of signed 64-bit words."""
 
-_SCRATCH_AT: Final = REGISTERS["terms_at"]
+_SCRATCH_AT: Final = REGISTERS["told_at"]
 _KEY_LOW: Final = REGISTERS["key_low"]
 _KEY_HIGH: Final = REGISTERS["key_high"]
 _DESTRUCTOR: Final = int(Context.DESTRUCTOR)

@@ -18,7 +18,7 @@ from fuzz.compiled.expressions import c_type, prototype
 from fuzz.compiled.inference import VIEW, WORD, Inference
 from fuzz.compiled.seams import INTRINSICS, draw_functions, seams
 from fuzz.compiled.translate import Translator
-from fuzz.compiled.world import DIRTY_AT, DIRTY_SHIFT, HANGS, LAPS_MAX, MEM_MAX, REGISTERS, WILD, WORLD_MAX, name_of
+from fuzz.compiled.world import DIRTY_AT, DIRTY_SHIFT, HANGS, LAPS_MAX, LINE, MEM_MAX, REGISTERS, WILD, WORLD_MAX, name_of
 from fuzz.driver import Driver
 from impl import audit
 from impl.runtime import Runtime
@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 HANG_SECONDS: Final = 10
 """A step that takes longer has no end: the slowest take milliseconds."""
 _HEAD: Final = f"""/* Generated from the sources of impl, model and fuzz; see fuzz.compiled.translate. Not to be edited. */
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
 #include <setjmp.h>
 #include <signal.h>
 #include <string.h>
@@ -132,6 +135,22 @@ static inline void copy_words(view target, word to, view source, word start, wor
 static inline void clear_words(view target, word start, word count)
 {{
     memset(target.at + start, 0, (size_t)count * sizeof(word));
+}}
+static inline void copy_one_line(view target, word to, view source, word start)
+{{
+    memcpy(target.at + to, source.at + start, {LINE} * sizeof(word));
+}}
+static inline void prefetch_word(view row, word index) {{ __builtin_prefetch(row.at + index); }}
+static inline word differing_words(view run, word start, view other, word at)
+{{
+    const word *one = run.at + start, *two = other.at + at;
+#ifdef __AVX512F__
+    return _mm512_cmpneq_epi64_mask(_mm512_loadu_si512(one), _mm512_loadu_si512(two));
+#else
+    word found = 0;
+    for (int index = 0; index < {LINE}; index++) found |= (word)(one[index] != two[index]) << index;
+    return found;
+#endif
 }}
 static inline word word_min(word a, word b) {{ return b < a ? b : a; }}
 static inline word word_max(word a, word b) {{ return b > a ? b : a; }}

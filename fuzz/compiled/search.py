@@ -251,7 +251,7 @@ class CompiledExplorer:
         first = 0
         for worker, part in enumerate(parts, start=1):
             last = count * worker // len(parts)
-            end = self._skipped(position, last - first)
+            end = self._skipped(position, last - first) if worker < len(parts) else self.frontier.next
             part.begin(position, end, number + first)
             position, first = end, last
 

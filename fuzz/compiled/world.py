@@ -74,7 +74,9 @@ _REGISTER_NAMES: Final = (
     "described_at",
     "ranks_at",
     "opened_at",
-    "terms_at",
+    "told_at",
+    "small_at",
+    "large_at",
     "world_words",
     # The search.
     "dirty_words",
@@ -103,8 +105,11 @@ BOUNDS_MAX: Final = 64
 DIRTY_AT: Final = BOUNDS_AT + BOUNDS_MAX
 DIRTY_SHIFT: Final = 3
 """A mark stands for eight words of the memory, a line of the cache."""
+LINE: Final = 1 << DIRTY_SHIFT
 DIRTY_WORDS: Final = (MEM_MAX >> DIRTY_SHIFT + 6) + 1
-DYING_AT: Final = DIRTY_AT + DIRTY_WORDS
+HELD_AT: Final = DIRTY_AT + DIRTY_WORDS
+"""Marks of the lines in which the opened state may differ from the first one."""
+DYING_AT: Final = HELD_AT + DIRTY_WORDS
 EXPECTED_AT: Final = DYING_AT + LEVELS
 COUNTS_AT: Final = EXPECTED_AT + LEVELS
 SAVED_COUNTS_AT: Final = COUNTS_AT + len(Kind)

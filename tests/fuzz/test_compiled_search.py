@@ -15,6 +15,7 @@ import pytest
 
 import drc
 from fuzz.check_scopes import CHECK_SCOPES, DEEP_SCOPES
+from fuzz.compiled import crew, kernel
 from fuzz.compiled import search as search_module
 from fuzz.compiled.search import CompiledExplorer
 from fuzz.compiled.world import REGISTERS
@@ -65,6 +66,31 @@ def test_neither_workers_nor_files_change_a_count(
     assert (told(found), found.shown) == (told(alone), alone.shown)
     assert (explorer.frontier.spilled + explorer.following.spilled > 0) == (memory_max == 0)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_blocks_that_are_left_midway_are_expanded_again_and_change_no_count(jobs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = CompiledExplorer(CHECK_SCOPES["calls"], symmetry=False).run()
+    monkeypatch.setattr(search_module, "_MANY_STATES", 0)
+    monkeypatch.setattr(crew, "BUDGET", 37)
+    explorer = CompiledExplorer(CHECK_SCOPES["calls"], symmetry=False, jobs=jobs)
+    looks, stops, left_midway = 0, [3], 0
+
+    def stop() -> bool:
+        nonlocal looks
+        looks += 1
+        if looks < stops[-1]:
+            return False
+        stops.append(looks + 2 + looks // 5)
+        return True
+
+    monkeypatch.setattr(explorer, "_stop", stop)
+    while not explorer.search.complete:
+        explorer.run()
+        left_midway += any(part.status == kernel.BUDGET_SPENT and part.control.words[kernel.MIDWAY] for part in explorer.parts)
+    assert left_midway > 10
+    assert (told(explorer.search), explorer.search.shown) == (told(undisturbed), undisturbed.shown)
+    assert (list(explorer.search.parents), list(explorer.search.ordinals)) == (list(undisturbed.parents), list(undisturbed.ordinals))
 
 
 def test_a_bound_ends_a_search_and_is_named() -> None:
