@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +31,7 @@ from impl.activations_table import (
     reset_stack_canary,
     set_stack_canary,
     sweep,
+    sweep_set,
     sweep_slot,
     table_init,
     table_teardown,
@@ -37,7 +40,7 @@ from impl.activations_table import (
 from impl.arena import CheckedMemory, alloc, initialise, raw_memory
 from impl.errors import Panicked
 from impl.externref import clone, drop, get_ref_count, new_with
-from impl.hash_set import BUCKETS, CAPACITY, LENGTH
+from impl.hash_set import BUCKETS, CAPACITY, LENGTH, set_insert
 from impl.header import SWEEP_ORDER
 from impl.stack_maps import REGISTRY_WORDS, registry_init
 
@@ -267,6 +270,29 @@ def test_the_handle_does_what_the_functions_do(bench: Bench) -> None:
     assert handle.elements() == [d]
     handle.gc()
     assert bench.destroyed == [a, b, c, d]
+
+
+def test_reserving_more_room_than_there_is_collects_and_what_fits_does_not(bench: Bench) -> None:
+    handle = VMExternRefActivationsTable(bench.mem, bench, bench.table, bench.registry)
+    a = bench.refs[0]
+    assert handle.try_insert(a)
+    handle.reserve(CAPACITY_SLOTS - 1)
+    assert (bench.destroyed, handle.elements()) == ([], [a])
+    handle.reserve(CAPACITY_SLOTS)
+    assert (bench.destroyed, handle.elements()) == ([a], [])
+
+
+def test_each_order_of_a_sweep_is_another_permutation() -> None:
+    destroyed = []
+    refs = Bench().refs
+    for order in range(math.factorial(OBJECTS)):
+        bench = Bench()
+        members = bench.table + OVER
+        for ref in bench.refs:
+            set_insert(bench.mem, members, ref)
+        assert sweep_set(bench.mem, bench, members, order) == 0
+        destroyed.append(tuple(bench.destroyed))
+    assert sorted(destroyed) == sorted(itertools.permutations(refs))
 
 
 OBJECT = st.integers(0, OBJECTS - 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
 
 import pytest
@@ -11,13 +12,16 @@ from impl.arena import FAIL_AFTER, VERDICT, CheckedMemory, alloc, initialise, ra
 from impl.errors import Aborted, AllocationFailed, HostBroken, Panicked, UseAfterFree
 from impl.externref import (
     COUNT_MAX,
+    EXTERN_DATA_WORDS,
     VALUE_PTR,
+    VTABLE,
     VTABLE_ALIGN_BYTES,
     VTABLE_FIELDS,
     VTABLE_SIZE_BYTES,
     VTABLE_WORDS,
     Heap,
     VMExternRef,
+    default_heap,
 )
 from impl.header import VERDICT_ABORTED
 from impl.stack import DROP, KIND, current, pop_frame, push_frame, stack_pointer
@@ -274,6 +278,10 @@ def test_a_heap_checks_if_asked_to_and_its_values_are_one_word(checked: bool) ->
     assert [heap.memory[heap.vtable + field] for field in fields] == [8, 8, 0]
 
 
+def test_the_head_of_a_value_ends_behind_its_vtable() -> None:
+    assert EXTERN_DATA_WORDS == VTABLE + 1
+
+
 def test_the_largest_count_is_the_largest_signed_word() -> None:
     assert COUNT_MAX == 2**63 - 1
 
@@ -316,6 +324,58 @@ def test_what_a_python_destructor_or_constructor_raises_is_the_cause_of_the_pani
         a.drop()
     assert isinstance(caught.value.__cause__, KeyError)
     assert snapshot(heap.memory) == before
+
+
+def test_a_slot_that_is_used_again_holds_the_new_object_and_lets_the_old_one_go() -> None:
+    heap = Heap(1 << 14, checked=True)
+    old = Recorder(CheckedMemory(raw_memory(WORDS)))
+    gone = weakref.ref(old)
+    box = VMExternRef.new(old, heap=heap)
+    del old
+    box.drop()
+    assert gone() is None
+    with VMExternRef.new("new", heap=heap) as again:
+        assert (again.deref(), len(heap._slots)) == ("new", 1)
+
+
+def test_the_cause_of_a_panic_is_told_once() -> None:
+    heap = Heap(1 << 14)
+
+    def fail() -> object:
+        raise KeyError("why")
+
+    with pytest.raises(Panicked):
+        VMExternRef.new_with(fail, heap=heap)
+    assert heap._take_cause() is None
+
+
+def test_values_live_in_one_common_heap_unless_their_maker_names_another() -> None:
+    own = Heap(1 << 14)
+    with VMExternRef.new("a") as a, VMExternRef.new_with(lambda: "b") as b, VMExternRef.new("c", heap=own) as c:
+        assert (a.heap, b.heap, c.heap) == (default_heap(), default_heap(), own)
+        again = VMExternRef.clone_from_raw(a.as_raw())
+        assert (again.heap, again.deref(), a.strong_count()) == (default_heap(), "a", 2)
+        again.drop()
+        other = VMExternRef.clone_from_raw(c.as_raw(), own)
+        assert (other.heap, other.deref()) == (own, "c")
+        other.drop()
+
+
+def test_a_handle_hashes_the_address() -> None:
+    with VMExternRef.new("a", heap=Heap(1 << 14)) as a:
+        assert VMExternRef.hash(a) == ref.hash_(a.heap.memory, a.as_raw())
+
+
+def test_a_context_manager_has_nothing_to_drop_if_its_handle_was_dropped_or_moved() -> None:
+    dropped: list[object] = []
+    heap = Heap(1 << 14)
+    with VMExternRef.new("a", dropped.append, heap) as a:
+        a.drop()
+    with VMExternRef.new("b", dropped.append, heap) as b:
+        address = b.into_raw()
+    assert dropped == ["a"]
+    VMExternRef(heap, address).drop()
+    assert dropped == ["a", "b"]
 
 
 def test_a_moved_reference_belongs_to_whoever_has_its_address() -> None:

@@ -181,6 +181,15 @@ def test_a_table_grows_until_its_limit_or_until_memory_runs_out(story: Story) ->
     story.check({a: 3}, (a,))
 
 
+def test_a_table_without_elements_grows_and_frees_nothing(make_story: MakeStory) -> None:
+    story = make_story()
+    rt = story.rt
+    rt.instantiate(1, 0, 0, 0, 0, 0)
+    a = rt.new(0)
+    assert (rt.host_table_grow(1, 2, rt.clone(a)), rt.host_table_grow(1, 1, 0)) == (0, 2)
+    story.check({a: 1})
+
+
 def test_a_segment_owns_its_elements_until_it_is_dropped(story: Story) -> None:
     rt = story.rt
     a = rt.new(0)

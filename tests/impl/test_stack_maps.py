@@ -271,6 +271,43 @@ def test_the_same_module_again_changes_nothing_and_other_maps_are_refused() -> N
     assert not subject.register(function(10, 20, (1, ONE), (3, NOTHING)))
 
 
+@pytest.mark.parametrize("ends", [(10, 30), (5, 20)])
+def test_the_same_maps_in_a_range_that_only_begins_or_ends_alike_are_refused(ends: tuple[int, int]) -> None:
+    """It is another module, and overlaps."""
+    subject = Subject()
+    assert subject.register(function(10, 20, (1, ONE)))
+    start, end = ends
+    assert not subject.register(function(start, end, (11 - start, ONE)))
+    assert subject.contents() == [(10, 20, [(11, *ONE)])]
+
+
+def test_the_same_maps_at_other_pcs_are_other_maps() -> None:
+    subject = Subject()
+    assert subject.register(function(10, 20, (1, ONE), (3, ONE)))
+    assert not subject.register(function(10, 20, (1, ONE), (4, ONE)))
+    assert not subject.register(function(10, 20, (0, ONE), (3, ONE)))
+
+
+@pytest.mark.parametrize("other", [(2, 0b01), (3, 0b10)])
+def test_the_same_module_with_a_map_that_differs_in_one_word_is_refused(other: Map) -> None:
+    subject = Subject()
+    assert subject.register(function(10, 20, (3, ONE)))
+    assert not subject.register(function(10, 20, (3, other)))
+
+
+@pytest.mark.parametrize("other", [(2, 0b01), (3, 0b10)])
+def test_one_pc_with_two_maps_is_refused_whichever_word_they_differ_in(other: Map) -> None:
+    subject = Subject()
+    assert not subject.register(function(10, 20, (3, ONE), (3, other)))
+    assert subject.register(function(10, 20, (3, ONE), (3, ONE)))
+
+
+def test_a_function_that_ends_before_it_starts_is_refused_even_without_safepoints() -> None:
+    subject = Subject()
+    assert not subject.register(function(10, 20, (1, ONE)), function(30, 29))
+    assert subject.register(function(10, 20, (1, ONE)), function(30, 30))
+
+
 def test_a_module_without_safepoints_registers_nothing() -> None:
     """It is accepted wherever it lies, since it can answer no lookup."""
     subject = Subject()
@@ -319,6 +356,7 @@ def test_handles_speak_the_types_of_the_specification() -> None:
     assert (registry.lookup_stack_map(105), registry.lookup_stack_map(205)) == (live, None)
     with pytest.raises(IndexError):
         live.get_bit(3)
+    assert StackMap.from_slice([True] * 63) == StackMap(63, (1 << 63) - 1)
     with pytest.raises(ValueError, match="63"):
         StackMap.from_slice([True] * 64)
 
