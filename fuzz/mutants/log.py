@@ -24,12 +24,16 @@ _PACKAGES: Final = ("model", "impl", "fuzz", "proofs")
 _DIGITS: Final = 16
 
 
-def sources_digest() -> str:
-    """Return a digest of all code that a result depends on. The catalogue is not in it: each mutant has its own."""
+def sources_digest(*more: str) -> str:
+    """Return a digest of all code that a result depends on. The catalogue is not in it: each mutant has its own.
+
+    Args:
+        more: folders besides those of the code, all files of which a result depends on.
+    """
     digest = hashlib.sha256()
-    for package in _PACKAGES:
-        for path in sorted((ROOT / package).rglob("*.py")):
-            if ROOT / "fuzz" / "mutants" not in path.parents:
+    for package in (*_PACKAGES, *more):
+        for path in sorted((ROOT / package).rglob("*.*" if package in more else "*.py")):
+            if ROOT / "fuzz" / "mutants" not in path.parents and path.is_file() and path.suffix != ".pyc":
                 digest.update(path.relative_to(ROOT).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()[:_DIGITS]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from fuzz.mutants import log
 from fuzz.mutants.automatic import Gaps
 from fuzz.mutants.catalogue import ROOT, CatalogueError, Mutant, load
 from fuzz.mutants.cell import Outcome
@@ -121,6 +122,19 @@ def test_a_result_is_that_of_one_change_one_engine_and_one_state_of_the_code() -
         for digest in (sources, "other")
     }
     assert len(keys) == 48
+
+
+def test_what_changes_beside_the_code_changes_a_result_that_depends_on_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log, "ROOT", tmp_path)
+    (tmp_path / "impl").mkdir()
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "impl" / "arena.py").write_text("code\n", encoding="utf-8")
+    alone, with_tests = sources_digest(), sources_digest("tests")
+    (tmp_path / "tests" / "story.drc").write_text("gc\n", encoding="utf-8")
+    assert sources_digest() == alone
+    assert sources_digest("tests") != with_tests
+    (tmp_path / "impl" / "arena.py").write_text("other code\n", encoding="utf-8")
+    assert sources_digest() != alone
 
 
 def test_a_process_ends_with_all_that_it_has_started(tmp_path: Path) -> None:
