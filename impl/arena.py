@@ -122,7 +122,7 @@ WORD_BYTES: Final = 8
 def raw_memory(words: int) -> memoryview[int]:
     """Make a memory of `words` zero words over one ctypes block, whose word 0 is 64-byte aligned.
 
-    The view keeps the block alive, and so does anything made from the view (``numpy.frombuffer``).
+    The view keeps the block alive, and so does anything made from the view.
     """
     spare = BASE_ALIGN_BYTES // WORD_BYTES
     block = (ctypes.c_uint64 * (words + spare))()
