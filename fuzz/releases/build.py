@@ -11,6 +11,7 @@ from fuzz.releases.program import ENTRY, Program
 from fuzz.releases.recipe import Item, Recipe
 from fuzz.releases.wat import Module
 from fuzz.releases.weave import Weaver
+from fuzz.releases.woven import PLAIN, Emission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -33,16 +34,17 @@ class Built:
     recipe: Recipe
 
 
-def build(recipe: Recipe, number: int = 0) -> Built:
+def build(recipe: Recipe, number: int = 0, emission: Emission = PLAIN) -> Built:
     """Make the program of a recipe.
 
     Args:
         recipe: what to make it from; items that are not possible when their turn comes are left out.
         number: the program's id.
+        emission: what its code and its host do besides.
     """
-    weaver = Weaver(recipe)
+    weaver = Weaver(recipe, emission)
     items = tuple(item for item in recipe.items if weaver.perform(item))
-    return collecting(finish(weaver, items, number), recipe.collections)
+    return collecting(finish(weaver, items, number), recipe.collections, frozenset(weaver.rooms))
 
 
 def finish(weaver: Weaver, items: tuple[Item, ...], number: int) -> Built:
@@ -57,6 +59,7 @@ def finish(weaver: Weaver, items: tuple[Item, ...], number: int) -> Built:
         active=bool(active),
         initial=weaver.imports_initial,
         destructors_call=destructors_call,
+        emission=weaver.emission,
     )
     # Whoever is called was entered later.
     for activation in reversed(weaver.activations):
@@ -81,12 +84,13 @@ def finish(weaver: Weaver, items: tuple[Item, ...], number: int) -> Built:
     return Built(program, weaver.expected, Recipe(weaver.limits, items, weaver.segments))
 
 
-def collecting(built: Built, collections: int) -> Built:
+def collecting(built: Built, collections: int, beside: frozenset[Place] = frozenset()) -> Built:
     """Return a program in which the host collects more often; the module is the same.
 
     Args:
         built: a program whose recipe has no such collections.
         collections: as `Recipe.collections` says.
+        beside: places of actions that the recipe does not have, and that nothing is drawn for.
     """
     if not collections:
         return built
@@ -99,7 +103,8 @@ def collecting(built: Built, collections: int) -> Built:
     def widened(path: Place, actions: tuple[Action, ...]) -> tuple[Action, ...]:
         more: list[Action] = []
         for number, action in enumerate(actions):
-            if action[0] not in {"return", "raise"} and (collections == 1 or chooser.choose(2)):
+            drawn = action[0] not in {"return", "raise"} and (*path, number) not in beside
+            if drawn and (collections == 1 or chooser.choose(2)):
                 added.add((*path, number))
                 more.append(["gc"])
             moved[(*path, number)] = len(more)

@@ -49,7 +49,9 @@ def _given_up(weaver: Weaver, names: Row) -> list[int]:
 def _call_wasm(weaver: Weaver, row: Row, item: Item) -> Callable[[int], None]:
     args = row[3:]
     activation = Activation(row[1], len(args), True, item.pressure, item.layout)
-    weaver.act(["call", weaver.instances[row[1]], activation, [weaver.of(name) for name in args], _given_up(weaver, args)])
+    values = [weaver.of(name) for name in args]
+    weaver.make_room(values)
+    weaver.act(["call", weaver.instances[row[1]], activation, values, _given_up(weaver, args)])
 
     def entered(_result: int) -> None:
         weaver.activations.append(activation)
@@ -94,7 +96,9 @@ def _caller_takes(weaver: Weaver, count: int) -> None:
 def _return_import(weaver: Weaver, row: Row, _item: Item) -> None:
     names = row[1:]
     if names:
-        weaver.act(["return", [weaver.of(name) for name in names], _given_up(weaver, names)])
+        values = [weaver.of(name) for name in names]
+        weaver.make_room(values)
+        weaver.act(["return", values, _given_up(weaver, names)])
         _caller_takes(weaver, len(names))
 
 
@@ -298,6 +302,7 @@ def _fresh(weaver: Weaver, item: Item) -> bool:
         for _ in range(results):
             made.append(weaver.new_value())
             weaver.act(["new", made[-1]])
+        weaver.make_room(made)
         weaver.act(["return", list(made), list(made)])
         weaver.parts[-1] = weaver.arrive(list(made))
         for value in made:

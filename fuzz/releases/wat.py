@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 from fuzz.choosers import Seeded
 from fuzz.releases.recipe import SEGMENTS_REFERENCES, WRAPS
+from fuzz.releases.woven import HELD_AFTER, HELD_BEFORE, HELD_OVER, PLAIN, Emission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -22,6 +23,12 @@ INDENT: Final = "  "
 CHUNKS_MAX: Final = 6
 TOUCHES: Final = 600
 """Loads of one call of `touch`: more than the activations table of the old releases holds."""
+HOLD: Final = "(local.set $held (global.get $null))"
+"""A reference from a global that is always null, which no compiler knows; so nothing enters the activations table."""
+USE: Final = "(global.set $seen (ref.is_null (local.get $held)))"
+"""Reads it, and is no call itself."""
+_STOPS: Final = ("(call ", "(table.", "(global.get $g", "(global.set $g", "(global.get $m", "(global.set $m", "(elem.", "(unreachable)")
+"""What is a safepoint, or may be one: all but plain code is a call of the engine on some release."""
 
 
 class Module:
@@ -33,15 +40,27 @@ class Module:
         segment_mask, active: what the module's element segment holds, and whether it is an active one.
         initial: whether global 0 begins with the imported global "g", else with null.
         destructors_call: whether destructors need `touch` and `take`.
+        emission: what the code has besides.
     """
 
-    def __init__(self, limits: Limits, *, segments: int, segment_mask: int, active: bool, initial: bool, destructors_call: bool) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        *,
+        segments: int,
+        segment_mask: int,
+        active: bool,
+        initial: bool,
+        destructors_call: bool,
+        emission: Emission = PLAIN,
+    ) -> None:
         self.limits = limits
         self.segments = segments
         self.segment_mask = segment_mask
         self.active = active
         self.initial = initial
         self.destructors_call = destructors_call
+        self.emission = emission
         self.imports: dict[tuple[int, int], None] = {}
         self.used: dict[str, None] = {}
         self.functions: dict[str, str] = {}
@@ -87,12 +106,28 @@ class Module:
         if self.destructors_call:
             for name in ("$t", "$g0"):
                 self.use(name)
+        helpers = self._helpers()
+        for name, kind in (("$seen", "(mut i32) (i32.const 0)"), ("$null", "(mut externref) (ref.null extern)")):
+            if any(f"(global.get {name})" in text or f"(global.set {name} " in text for text in (*self.functions, *helpers)):
+                helpers.insert(0, f"(global {name} {kind})")
         lines = ["(module"]
-        lines += [INDENT + line for line in (*self._imported(), *self._own(), *self._helpers())]
+        lines += [INDENT + line for line in (*self._imported(), *self._own(), *helpers)]
         for body, name in self.functions.items():
             export = f' (export "{name}")' if name in self.exports else ""
             lines += [INDENT + line for line in f"(func ${name}{export}{body})".split("\n")]
         return "\n".join(lines) + ")\n"
+
+    def around(self, lines: list[str]) -> tuple[list[str], list[str], list[str]]:
+        """Return locals, and what stands before and after a function's lines, if it has a safepoint and anything is to be held over it."""
+        held, padding = self.emission.held, range(self.emission.padding)
+        if not (held or padding) or not any(word in line for line in lines for word in _STOPS):
+            return [], [], []
+        count = {HELD_OVER: 1, HELD_BEFORE: 2, HELD_AFTER: 0, "": 0}[held]
+        both = [HOLD, USE] if held else []
+        integers = [f"(local.set $p{number} (i32.add (global.get $seen) (i32.const {number + 1})))" for number in padding]
+        used = [f"(global.set $seen (i32.xor (global.get $seen) (local.get $p{number})))" for number in padding]
+        locals_ = [*(["(local $held externref)"] if held else []), *(f"(local $p{number} i32)" for number in padding)]
+        return locals_, [*both[:count], *integers], [*used, *both[count:]]
 
     def _imported(self) -> list[str]:
         found = [f'(import "host" "h{p}_{r}" (func $h{p}_{r}{_types("param", p)}{_types("result", r)}))' for p, r in sorted(self.imports)]
@@ -140,24 +175,31 @@ class Module:
             found.append("(func $nop)")
         for count in sorted(self.recursions):
             arguments = "".join(f" (local.get {1 + index})" for index in range(count))
-            found += [
-                f"(func $rec{count} (param $n i32){_types('param', count)}",
-                "  (if (local.get $n)",
-                f"    (then (call $rec{count} (i32.sub (local.get $n) (i32.const 1)){arguments})",
-                f"      (call $h{count}_0{arguments}))",
-                "    (else (call $h0_0))))",
-            ]
+            found += self._helper(
+                f"$rec{count} (param $n i32){_types('param', count)}",
+                "(if (local.get $n)",
+                f"  (then (call $rec{count} (i32.sub (local.get $n) (i32.const 1)){arguments})",
+                f"    (call $h{count}_0{arguments}))",
+                "  (else (call $h0_0)))",
+            )
         if self.destructors_call:
             found.append('(func $take (export "take") (param externref))')
-            found += (
-                '(func $touch (export "touch") (local $n i32)\n'
-                f"  (local.set $n (i32.const {TOUCHES}))\n"
-                "  (loop $l\n"
-                "    (drop (global.get $g0))\n"
-                "    (if (table.size $t) (then (drop (table.get $t (i32.const 0)))))\n"
-                "    (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1))))))"
-            ).split("\n")
+            found += self._helper(
+                '$touch (export "touch") (local $n i32)',
+                f"(local.set $n (i32.const {TOUCHES}))",
+                "(loop $l",
+                "  (drop (global.get $g0))",
+                "  (if (table.size $t) (then (drop (table.get $t (i32.const 0)))))",
+                "  (br_if $l (local.tee $n (i32.sub (local.get $n) (i32.const 1)))))",
+            )
         return found
+
+    def _helper(self, head: str, *lines: str) -> list[str]:
+        """Return a function without results."""
+        locals_, before, after = self.around(list(lines))
+        body = [*before, *lines, *after]
+        body[-1] += ")"
+        return [" ".join([f"(func {head}", *locals_]), *(INDENT + line for line in body)]
 
 
 def _types(word: str, count: int) -> str:
@@ -184,9 +226,14 @@ class Body:
             # A plain trap at the end needs no second one to satisfy the validator.
             ending = []
         before, after = self._pressure(pieces)
-        lines = [*before, *self._laid_out(pieces), *after, *ending]
+        more, held, used = module.around([line for piece in pieces for line in piece] + ending)
+        if more and results is None and not ending:
+            # What stands behind a trap is not reached, and so keeps nothing alive.
+            pieces[-1][:0], used = used, []
+        lines = [*held, *before, *self._laid_out(pieces), *after, *used, *ending]
         locals_ = [f"(local $s{slot} externref)" for slot in sorted(self.slots) if slot >= activation.parameters]
         locals_ += [f"(local ${name} {'externref' if name[0] == 'r' else 'i32'})" for name in sorted(self.integers)]
+        locals_ += more
         parameters = "".join(f" (param $s{slot} externref)" for slot in range(activation.parameters))
         if results is not None:
             parameters += _types("result", len(results))
@@ -312,6 +359,8 @@ class Body:
 
     def table_init(self, to: str, start: int, offset: int, count: int) -> list[str]:
         """Copy a range of the segment to a table."""
+        if self.module.emission.fills:
+            return [f"(table.fill {self.table(to)} (i32.const {start}) (ref.null extern) (i32.const {count}))"]
         numbers = " ".join(f"(i32.const {number})" for number in (start, offset, count))
         return [f"(table.init {self.table(to)} {self.module.use('$seg')} {numbers})"]
 

@@ -9,13 +9,13 @@ is what counts then.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fuzz.releases import recipe
 from fuzz.releases.program import ENTRY, Action, Place
 from fuzz.releases.recipe import SUPPORTED, Item, Recipe
 from fuzz.releases.steps import BEFORE, EXTRAS
-from fuzz.releases.woven import Activation, Expected, HostPart
+from fuzz.releases.woven import PLAIN, Activation, Emission, Expected, HostPart
 from model.answers import OUT_OF_BOUNDS
 from model.books import destruction_begins, destruction_ends, top_book
 from model.choose import impossible
@@ -24,6 +24,9 @@ from model.ops import NULL, Kind, Row
 from model.state import State, held_mask, initial, mask_of, on_stack, owned, root_mask
 from model.step import begin, closing_kind, closing_name, finish
 from model.words import bits
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _REACH: Final[dict[int, tuple[int, ...]]] = {
     Kind.GLOBAL_GET: (1,),
@@ -47,10 +50,12 @@ class Weaver:
     """Executes items on the model, one at a time, and writes down what a real host and engine have to do.
 
     Args:
-        recipe: its limits and segments count; its items are not looked at.
+        recipe_: its limits and segments count; its items are not looked at.
+        emission: what the program has besides.
     """
 
-    def __init__(self, recipe_: Recipe) -> None:
+    def __init__(self, recipe_: Recipe, emission: Emission = PLAIN) -> None:
+        self.emission = emission
         # What destructors do is the engine's host's business: the model's own return at once.
         self.limits = replace(recipe_.limits, destructors=0)
         self.segments = recipe_.segments
@@ -68,6 +73,7 @@ class Weaver:
         self.initials: dict[int, int] = {}
         self.shape_of_module: tuple[int, int] | None = None
         self.imports_initial = False
+        self.rooms: list[Place] = []
         self.kept: set[int] = set()
         self.settled: set[int] = set()
 
@@ -137,6 +143,12 @@ class Weaver:
         if action[0] not in {"return", "raise"}:
             self.expected.places.append(place)
         return place
+
+    def make_room(self, values: Sequence[int | None]) -> None:
+        """Before values go to Wasm: collect, if several references go at once and that is asked for."""
+        if self.emission.room and sum(value is not None for value in values) > 1:
+            self.rooms.append(self.act(["gc"]))
+            self.expected.collections.add(self.rooms[-1])
 
     def arrive(self, values: list[int | None]) -> HostPart:
         """Begin an import call; what it is given counts as got."""

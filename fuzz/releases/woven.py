@@ -3,12 +3,37 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from fuzz.releases.program import Action, Place
 
+HELD_OVER: Final = "over"
+HELD_BEFORE: Final = "before"
+HELD_AFTER: Final = "after"
+
 Instruction = tuple[Any, ...]
 """Name, operands, and last the wrap."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emission:
+    """What a program has besides, or instead, for a control experiment (`fuzz.releases.controls`). None of it changes what it must show.
+
+    Args:
+        held: `HELD_OVER`: each function that has a safepoint holds one more reference, always null, that is live from its beginning to its
+            end. `HELD_BEFORE`, `HELD_AFTER`: the same lines, but all of them stand before, or after, what else the function does.
+        padding: each such function has so many more integers that are live from its beginning to its end, so that its frame is another one.
+        room: the host collects before it passes several references to Wasm at once.
+        fills: `table.fill` with null stands for `table.init`; they are the same where the segment holds nothing but nulls.
+    """
+
+    held: str = ""
+    padding: int = 0
+    room: bool = False
+    fills: bool = False
+
+
+PLAIN: Final = Emission()
 
 
 @dataclass(slots=True)
