@@ -1,6 +1,7 @@
 """Which published advisory or known bug a finding matches: a table of releases and of what a smallest program has to contain.
 
-A match says "this looks like": the releases that show the finding, what it shows, and the operations that it takes all fit.
+A match says "this looks like": the releases that show the finding, what it shows, and the operations that it takes all fit. Where control
+experiments have established the cause (`fuzz.releases.controls`), the table only says what it is called.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fuzz.releases import oracle, recipe
+from fuzz.releases.examined import ALIVE, FILLS, GLOBALS, QUIET, ROOM
 from fuzz.releases.minimise import MEMORY, family
 from fuzz.releases.wheels import key
 from model.ops import Kind
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from fuzz.releases.build import Built
+    from fuzz.releases.examined import Examination
     from fuzz.releases.oracle import Verdict
 
 Release = tuple[int, ...]
@@ -35,6 +38,7 @@ class Known:
         family: of verdicts, see `minimise.family`; empty for any.
         fits: whether a smallest program contains what it takes.
         says: what the verdict's text has to contain.
+        control: the variant of a program that takes its mechanism away; empty if there is none.
     """
 
     name: str
@@ -44,6 +48,11 @@ class Known:
     family: str
     fits: Callable[[Built], bool]
     says: str = ""
+    control: str = ""
+
+    def has(self, release: str) -> bool:
+        """Say whether a release has it."""
+        return self.first <= key(release) < self.fixed
 
 
 def _kinds(built: Built) -> set[int]:
@@ -98,6 +107,37 @@ KNOWN: Final = (
         MEMORY,
         lambda built: bool(built.program.destructors),
         "BorrowMutError",
+        QUIET,
+    ),
+    Known(
+        "table borrowed",
+        "the host's store to a table element destroys the old value while the table is borrowed, and the destructor reads the table",
+        (0, 19),
+        (0, 28),
+        MEMORY,
+        lambda built: bool(built.program.destructors),
+        "already mutably borrowed",
+        QUIET,
+    ),
+    Known(
+        "slot dropped in place",
+        "the host's store to a table element destroys the old value while the slot still has it, and the destructor loads it there",
+        (0, 19),
+        (0, 28),
+        MEMORY,
+        lambda built: bool(built.program.destructors) and Kind.HOST_TABLE_SET in _kinds(built),
+        "destroyed",
+        QUIET,
+    ),
+    Known(
+        "a destructor that acts",
+        "the engine is not ready for what a destructor does",
+        (0, 19),
+        (0, 28),
+        MEMORY,
+        lambda _built: False,
+        "",
+        QUIET,
     ),
     Known(
         "table.init of null",
@@ -107,6 +147,7 @@ KNOWN: Final = (
         MEMORY,
         _has(Kind.TABLE_INIT),
         "should never panic because we already did the bounds check above",
+        FILLS,
     ),
     Known(
         "wt#2897",
@@ -115,6 +156,8 @@ KNOWN: Final = (
         (0, 28),
         MEMORY,
         _initialised,
+        "",
+        GLOBALS,
     ),
     Known(
         "wt#2897",
@@ -131,6 +174,8 @@ KNOWN: Final = (
         (0, 30),
         MEMORY,
         lambda built: _fills(built) and _transfers(built) and not _collects_on_purpose(built),
+        "",
+        ROOM,
     ),
     Known(
         "CVE-2021-39218",
@@ -139,6 +184,8 @@ KNOWN: Final = (
         (0, 30),
         MEMORY,
         lambda built: _collects_on_purpose(built) or _fills(built),
+        "",
+        ALIVE,
     ),
     Known("CVE-2022-24791", "safepoints in blocks emitted out of order lose their maps", (0, 34), (0, 35, 2), MEMORY, lambda _built: True),
     Known("CVE-2022-31146", "a live reference is missing from a stack map", (0, 37), (0, 38, 2), MEMORY, lambda _built: True),
@@ -235,10 +282,12 @@ class Sighting:
     Args:
         found: with its smallest program.
         shows: for each release of the campaign, the verdict's kind, empty if nothing is wrong there.
+        examination: what control experiments say, if there were any.
     """
 
     found: Found
     shows: dict[str, str]
+    examination: Examination | None = None
 
     @property
     def affected(self) -> list[str]:
@@ -280,10 +329,23 @@ def match(built: Built, verdict: Verdict, release: str, affected: list[str]) -> 
         release: where it was found.
         affected: releases that show it.
     """
+    names = {release, *affected}
     for known in KNOWN:
-        numbers = [key(name) for name in {release, *affected}]
-        if known.family not in {"", family(verdict)} or not all(known.first <= number < known.fixed for number in numbers):
+        if known.family not in {"", family(verdict)} or not all(map(known.has, names)):
             continue
         if known.says in verdict.text and known.fits(built):
             return known
     return None
+
+
+def named(control: str, verdict: Verdict, release: str, built: Built) -> Known | None:
+    """Return what the mechanism is called that a control takes away, or None if the release is not known to have it.
+
+    Args:
+        control: the variant.
+        verdict: what the program shows.
+        release: where.
+        built: the program.
+    """
+    fit = [known for known in KNOWN if known.control == control and known.has(release) and known.says in verdict.text]
+    return next((known for known in fit if known.fits(built)), fit[-1] if fit else None)

@@ -243,6 +243,10 @@ class Release:
             death = "out of memory"
         return Outcome(int(program.get("id", 0)), in_order(events), death, said)
 
+    def renew(self) -> None:
+        """Let the next program run in a process that has run nothing before, forked from the same engine."""
+        self._end_process()
+
     @property
     def processor_seconds(self) -> float:
         """Processor time that the processes of this release have taken so far; of those that are gone, to the hundredth."""
