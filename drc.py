@@ -270,13 +270,18 @@ def replay(
     checked: Annotated[bool, typer.Option("--checked/--raw", help="Which memory; checked names errors where they happen.")] = True,
     as_json_: Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")] = False,
     on: Annotated[str | None, typer.Option(help="Run it, or a program.json, on a released engine: wasmtime==0.29.0.")] = None,
+    controls: Annotated[
+        bool, typer.Option("--controls", help="With --on: if memory is corrupt, run control experiments for the cause.")
+    ] = False,
 ) -> None:
     """Replay a trace step by step, and compare both sides after each.
 
     An operation that is not possible when its turn comes is skipped, and said so.
     """
     if on is not None:
-        raise typer.Exit(replay_on(file, on))
+        raise typer.Exit(replay_on(file, on, examine=controls))
+    if controls:
+        raise typer.BadParameter("--controls: they run on a released engine; name one with --on wasmtime==VERSION")
     telling = _replayed(file, _read(file), checked=checked, states=verbose)
     divergence = telling.divergence
     executed = sum(step.skipped is None and not step.finale for step in telling.steps)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from fuzz.releases import oracle
+from fuzz.releases import controls, oracle
 from fuzz.releases.advisories import Found, Sighting
 from fuzz.releases.build import collecting
 from fuzz.releases.engine import Release, StartError
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from fuzz.releases.build import Built
     from fuzz.releases.engine import Outcome
+    from fuzz.releases.examined import Examination
 
 SLICE_SECONDS: Final = 5.0
 SLICE_MODULES: Final = 200
@@ -34,6 +35,7 @@ MINIMISE_SECONDS_MAX: Final = 20.0
 """For one finding."""
 MINIMISE_SECONDS_MIN: Final = 5.0
 """For one that is found when the time is nearly over."""
+EXAMINE_PROGRAM_SECONDS: Final = 2.0
 MINIMISE_PROGRAM_SECONDS: Final = 1.0
 """Processor time of one program while minimising; most take a hundredth of it."""
 OPERATIONS_FIRST: Final = 8
@@ -49,6 +51,10 @@ SHOWINGS: Final = 3
 """Times that a smallest program is run on a release before it counts as harmless there: what freed memory holds is chance."""
 REFUSALS: Final = 10
 """A profile of which a release has refused so many programs and at least a fifth is left out from then on."""
+EXAMINE_SECONDS_MAX: Final = 10.0
+"""For one finding, where time bounds the campaign; most take a fifth of a second."""
+EXAMINE_RELEASES_MAX: Final = 3
+"""Releases on which a finding is examined, as long as nothing is seen of it again."""
 VARIANTS: Final = 3
 """Programs of one module: as it was drawn, with a collection before each action of the host, and before some."""
 _HARNESS: Final = ("out of memory", "flood", "exit", "killed")
@@ -373,7 +379,57 @@ class Campaign:
             sighting = Sighting(found, shows)
             name = match.name if (match := sighting.known()) else ""
             alike.setdefault((found.verdict.kind, tuple(sighting.affected), name), sighting)
-        return list(alike.values())
+        if self.interrupted:
+            return list(alike.values())
+        folders = {folder.name: folder for folder in self.folders}
+        return [replace(sighting, examination=self._examined(sighting, folders)) for sighting in alike.values()]
+
+    def _examined(self, sighting: Sighting, folders: dict[str, Path]) -> Examination | None:
+        """Examine a finding on the release that showed it; on others that do, if nothing is seen of it there."""
+        found, first = sighting.found, None
+        others = [name for name in sighting.affected if name != found.release]
+        for name in [found.release, *others][:EXAMINE_RELEASES_MAX]:
+            end = None if self.seconds is None else time.monotonic() + EXAMINE_SECONDS_MAX
+            examination = examined_on(folders[name], found.built, found.verdict, end)
+            if examination is not None and examination.seen:
+                return examination if name == found.release else replace(examination, release=name)
+            first = first or examination
+        return first
+
+
+def examined_on(folder: Path, built: Built, verdict: Verdict, end: float | None = None) -> Examination | None:
+    """Examine a smallest program on a release; None if there is nothing to examine.
+
+    Args:
+        folder: of the release.
+        built: the program.
+        verdict: what it shows.
+        end: when to stop, by the monotonic clock; None for never.
+
+    Raises:
+        RunnerError: the runner failed, or cannot be started.
+    """
+    if not controls.applies(folder.name, verdict):
+        return None
+    with Release(folder) as release:
+
+        def run(candidate: Built, fresh: int) -> Verdict | None:
+            if fresh == controls.ENGINE:
+                release.close()
+            elif fresh == controls.PROCESS:
+                release.renew()
+            return verdict_of(candidate, release.run(candidate.program.as_json(), EXAMINE_PROGRAM_SECONDS))
+
+        collection = release.run(controls.COLLECTION)
+        collects = not any(event[0] == "skipped" for event in collection.events)
+        return controls.examine(
+            built,
+            verdict,
+            folder.name,
+            run,
+            collects=collects,
+            stop=lambda: end is not None and time.monotonic() > end,
+        )
 
 
 def _shows(release: Release, built: Built) -> str:

@@ -17,9 +17,9 @@ from fuzz.live import Lines
 from fuzz.random_engine import SEED_MAX
 from fuzz.releases import oracle, wheels
 from fuzz.releases.build import build
-from fuzz.releases.campaign import Campaign, Cell, verdict_of
+from fuzz.releases.campaign import Campaign, Cell, examined_on, verdict_of
 from fuzz.releases.engine import Release, RunnerError
-from fuzz.releases.folder import instructions, read, story, write
+from fuzz.releases.folder import controls_text, instructions, read, story, verdict_told, write
 from fuzz.releases.recipe import of_trace
 from fuzz.workers import HarnessFailure
 from model.trace import SIZE_MAX_BYTES, TraceError, parse_bytes
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from fuzz.releases.advisories import Sighting
     from fuzz.releases.build import Built
+    from fuzz.releases.oracle import Verdict
 
 NOTHING_FOUND: Final = 0
 FOUND: Final = 1
@@ -258,6 +259,7 @@ def _as_json(sighting: Sighting, folder: str) -> dict[str, Any]:
         "instructions": instructions(found.built.program.wat),
         "shows": sighting.shows,
         "looks_like": known.name if known else None,
+        "examination": None if sighting.examination is None else sighting.examination.as_json(),
         "program": found.built.program.as_json(),
         "folder": folder or None,
     }
@@ -266,8 +268,14 @@ def _as_json(sighting: Sighting, folder: str) -> dict[str, Any]:
 # drc replay FILE --on wasmtime==V
 
 
-def replay_on(file: Path, on: str, cache: Path | None = None) -> int:
+def replay_on(file: Path, on: str, cache: Path | None = None, *, examine: bool = False) -> int:
     """Run a trace or a finding's program.json on a release, tell what it does, and return the exit code.
+
+    Args:
+        file: to read.
+        on: the release, as in `wasmtime==0.29.0`.
+        cache: folder that releases are kept in; the user's cache by default.
+        examine: whether to run control experiments too, if there is a memory error.
 
     Raises:
         typer.BadParameter: the file or the release is not what it must be.
@@ -289,6 +297,10 @@ def replay_on(file: Path, on: str, cache: Path | None = None) -> int:
         typer.echo(" ".join([event[0], *(json.dumps(part) for part in event[1:])]))
     if outcome.stderr:
         sys.stderr.write(outcome.stderr if outcome.stderr.endswith("\n") else f"{outcome.stderr}\n")
+    seen = examine and _examined(built, verdict or verdict_told(file.read_bytes()), folders[-1])
+    if verdict is None and seen:
+        typer.echo(f"wasmtime {folders[-1].name} does what the model allows this time")
+        return FOUND
     if verdict is None:
         typer.echo(
             f"wasmtime {folders[-1].name} does what the model allows: {len(built.recipe.items)} operations, {built.program.values} values"
@@ -299,6 +311,19 @@ def replay_on(file: Path, on: str, cache: Path | None = None) -> int:
         return INCONCLUSIVE
     typer.echo(f"wasmtime {folders[-1].name}: {verdict}")
     return FOUND if verdict.finding else INCONCLUSIVE
+
+
+def _examined(built: Built, verdict: Verdict | None, folder: Path) -> bool:
+    """Run control experiments, tell what they say, and return whether they have seen the error."""
+    try:
+        examination = None if verdict is None else examined_on(folder, built, verdict)
+    except RunnerError as error:
+        raise HarnessFailure(str(error)) from error
+    if examination is None:
+        typer.echo(f"no control experiments: there are none for what this is on wasmtime {folder.name}")
+        return False
+    typer.echo(controls_text(examination).rstrip())
+    return examination.seen
 
 
 def _read(file: Path) -> Built:

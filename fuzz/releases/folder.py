@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fuzz.releases import program as seam
 from fuzz.releases import recipe
 from fuzz.releases.build import build
-from fuzz.releases.oracle import words
+from fuzz.releases.oracle import Verdict, words
 from fuzz.releases.repro import reproduction
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from fuzz.releases.advisories import Sighting
     from fuzz.releases.build import Built
+    from fuzz.releases.examined import Examination
     from fuzz.releases.program import Action
 
 FORMAT: Final = "drc program v1"
@@ -123,7 +124,7 @@ def story(sighting: Sighting, releases: int) -> list[str]:
         sighting: what to tell.
         releases: on how many it was run.
     """
-    found, known = sighting.found, sighting.known()
+    found, known, examination = sighting.found, sighting.known(), sighting.examination
     operations = f"{len(found.built.recipe.items)} of {found.operations} operations"
     lines = [
         f"{found.verdict.kind} on wasmtime {found.release}",
@@ -131,9 +132,20 @@ def story(sighting: Sighting, releases: int) -> list[str]:
         f"  found by:      module {found.number}, {operations}, {instructions(found.built.program.wat)} Wasm instructions",
         f"  affected:      {sighting.range()}" + (f" (of {releases} releases)" if releases > 1 else ""),
     ]
-    if known is not None:
-        lines.append(f"  looks like:    {known.name}: {known.what}")
+    if examination is not None and examination.causes:
+        lines.append(f"  is:            {examination.told()}")
+    else:
+        # What controls were made for and did not explain is not guessed at.
+        if known is not None and not (examination is not None and examination.seen and known.control):
+            lines.append(f"  looks like:    {known.name}: {known.what}")
+        if examination is not None:
+            lines.append(f"  examined:      {examination.told()}")
     return lines
+
+
+def controls_text(examination: Examination) -> str:
+    """Return what control experiments said: the conclusion, and a line for each variant with its count."""
+    return "\n".join([examination.told(), "", *examination.table(), ""])
 
 
 def name_of(sighting: Sighting) -> str:
@@ -159,7 +171,8 @@ def files(sighting: Sighting, releases: int) -> dict[str, str]:
     }
     host = "\n".join(script_lines(program))
     places = [f"value {value} is owned last at {words(found.built.expected.places[number])}" for value, number in _owned(found.built)]
-    return {
+    texts = {} if sighting.examination is None else {"controls.txt": controls_text(sighting.examination)}
+    return texts | {
         "program.json": json.dumps(data, indent=1) + "\n",
         "module.wat": program.wat,
         "script.txt": host + "\n",
@@ -234,3 +247,14 @@ def read(text: str) -> Built:
     if built.program.line() != program.line():
         raise ValueError("its recipe does not make its program; was it changed by hand, or made by another version?")
     return built
+
+
+def verdict_told(data: bytes) -> Verdict | None:
+    """Return the verdict that a `program.json` tells of, or None if it tells of none, or is none."""
+    try:
+        told = json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(told, dict) or not isinstance(told.get("verdict"), str) or not isinstance(told.get("text"), str):
+        return None
+    return Verdict(told["verdict"], told["text"])
