@@ -123,7 +123,7 @@ KNOWN: Final = (
         "slot dropped in place",
         "the host's store to a table element destroys the old value while the slot still has it, and the destructor loads it there",
         (0, 19),
-        (0, 28),
+        (0, 25),
         MEMORY,
         lambda built: bool(built.program.destructors) and Kind.HOST_TABLE_SET in _kinds(built),
         "destroyed",

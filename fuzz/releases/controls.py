@@ -25,6 +25,7 @@ from fuzz.releases.examined import (
     AS_FOUND,
     BEFORE,
     FILLS,
+    FLIPPED,
     GLOBALS,
     MECHANISMS,
     PADDED,
@@ -70,6 +71,7 @@ _EMISSIONS: Final = {
     ALIVE: Emission(HELD_OVER),
     BEFORE: Emission(HELD_BEFORE),
     AFTER: Emission(HELD_AFTER),
+    FLIPPED: Emission(flipped=True),
     ROOM: Emission(room=True),
     FILLS: Emission(fills=True),
 }
@@ -107,8 +109,13 @@ def vary(built: Built, names: tuple[str, ...], padding: int = 0) -> Built | None
     parts = [_EMISSIONS[name] for name in names if name in _EMISSIONS]
     if any(build(whole, built.program.id, part).program == plain.program for part in parts):
         return None
-    held = next((part.held for part in parts if part.held), "")
-    emission = Emission(held, padding, room=any(part.room for part in parts), fills=any(part.fills for part in parts))
+    emission = Emission(
+        next((part.held for part in parts if part.held), ""),
+        padding,
+        flipped=any(part.flipped for part in parts),
+        room=any(part.room for part in parts),
+        fills=any(part.fills for part in parts),
+    )
     varied = build(whole, built.program.id, emission)
     return None if padding and varied.program == plain.program else varied
 
@@ -184,6 +191,8 @@ def examine(
     shown = any(count.shown for count in counts.values())
     if shown and ALIVE in counts and not any(counts[name].shown for name in (ALIVE, *PLACEBOS) if name in counts) and not stop():
         counts |= _padded(built, run, passes, stop)
+        if not counts[PADDED].shown:
+            counts |= _rounds(variants(built, ((FLIPPED,),)), run, passes, stop)
     examination = conclude(counts)
     if shown and not examination.controls and not stop():
         single = [name for name in MECHANISMS if name in counts]
@@ -241,4 +250,5 @@ def _refused(verdict: Verdict | None) -> bool:
 def _count(seen: list[Verdict | None]) -> Count:
     wrong = [verdict for verdict in seen if verdict is not None]
     shown = [verdict for verdict in wrong if family(verdict) == MEMORY]
-    return Count(len(shown), len(seen), str([*shown, *wrong][0]) if wrong else "")
+    # A trap has its backtrace in lines of their own.
+    return Count(len(shown), len(seen), str([*shown, *wrong][0]).partition("\n")[0] if wrong else "")

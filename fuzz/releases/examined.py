@@ -28,6 +28,7 @@ AS_FOUND: Final = "as found"
 BEFORE: Final = "before"
 AFTER: Final = "after"
 PADDED: Final = "padded"
+FLIPPED: Final = "flipped"
 ALIVE: Final = "alive"
 ROOM: Final = "room"
 SOONER: Final = "sooner"
@@ -40,6 +41,7 @@ WORDS: Final = {
     BEFORE: "the lines of `alive` before everything else, so the reference is live over nothing",
     AFTER: "the lines of `alive` after everything else",
     PADDED: f"other frames: {PADDINGS[0]} to {PADDINGS[-1]} more integers are live over every call",
+    FLIPPED: "the functions in the opposite order, each as it is, so other maps are the ones before",
     ALIVE: "one more reference, always null, is live over every call",
     ROOM: "the host collects before it passes several references to Wasm at once",
     SOONER: f"loops that fill the activations table load {SHIFT} times more, so it is full before",
@@ -53,7 +55,7 @@ PLACEBOS: Final = (BEFORE, AFTER, PADDED)
 ALIVE_PADDED: Final = f"{ALIVE} + {PADDED}"
 MECHANISMS: Final = (ALIVE, ROOM, GLOBALS, QUIET, FILLS)
 """Variants that take a mechanism away, and so name a cause. `sooner` stands for `room` where a release cannot be asked to collect."""
-_BESIDES: Final = {ALIVE: (*PLACEBOS, ALIVE_PADDED), ROOM: (ALIVE, SOONER)}
+_BESIDES: Final = {ALIVE: (*PLACEBOS, ALIVE_PADDED, FLIPPED), ROOM: (ALIVE, SOONER)}
 """Counts that a conclusion rests on besides its own."""
 
 
@@ -170,7 +172,9 @@ def conclude(counts: Mapping[str, Count]) -> Examination:
     """Say what counts establish.
 
     `alive` is held against its placebos, of which one that shows the error is enough: an error that each of them takes away may be away
-    because of any new line. A placebo that shows the error stands for the program if that does not show it by itself.
+    because of any new line, in frames of any size. Such an error is one of the map before if it also goes when the same functions stand
+    in the opposite order: then it is no matter of their code. A placebo that shows the error stands for the program if that does not
+    show it by itself.
 
     Args:
         counts: by variant; `AS_FOUND` is among them.
@@ -188,7 +192,9 @@ def conclude(counts: Mapping[str, Count]) -> Examination:
     alive = counts.get(ALIVE)
     if alive is not None and not alive.shown:
         against = {name: counts.get(ALIVE_PADDED, alive) if name == PADDED else alive for name in placebos}
-        if all(not count.shown for count in against.values()) and any(against[name].away(count) for name, count in placebos.items()):
+        held = any(against[name].away(count) for name, count in placebos.items())
+        ordered = not any(count.shown for count in placebos.values()) and gone(FLIPPED)
+        if all(not count.shown for count in against.values()) and (held or ordered):
             controls.append(ALIVE)
     elif _roomless(counts):
         controls.append(ROOM)

@@ -112,7 +112,8 @@ class Module:
                 helpers.insert(0, f"(global {name} {kind})")
         lines = ["(module"]
         lines += [INDENT + line for line in (*self._imported(), *self._own(), *helpers)]
-        for body, name in self.functions.items():
+        functions = list(self.functions.items())
+        for body, name in reversed(functions) if self.emission.flipped else functions:
             export = f' (export "{name}")' if name in self.exports else ""
             lines += [INDENT + line for line in f"(func ${name}{export}{body})".split("\n")]
         return "\n".join(lines) + ")\n"
@@ -227,9 +228,10 @@ class Body:
             ending = []
         before, after = self._pressure(pieces)
         more, held, used = module.around([line for piece in pieces for line in piece] + ending)
-        if more and results is None and not ending:
+        if more and activation.code and activation.code[-1][0] == "trap":
             # What stands behind a trap is not reached, and so keeps nothing alive.
-            pieces[-1][:0], used = used, []
+            pieces[-1][:0] = used
+            used = used if ending else []
         lines = [*held, *before, *self._laid_out(pieces), *after, *used, *ending]
         locals_ = [f"(local $s{slot} externref)" for slot in sorted(self.slots) if slot >= activation.parameters]
         locals_ += [f"(local ${name} {'externref' if name[0] == 'r' else 'i32'})" for name in sorted(self.integers)]

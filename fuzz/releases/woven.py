@@ -23,12 +23,14 @@ class Emission:
         held: `HELD_OVER`: each function that has a safepoint holds one more reference, always null, that is live from its beginning to its
             end. `HELD_BEFORE`, `HELD_AFTER`: the same lines, but all of them stand before, or after, what else the function does.
         padding: each such function has so many more integers that are live from its beginning to its end, so that its frame is another one.
+        flipped: the functions stand in the opposite order, each as it is.
         room: the host collects before it passes several references to Wasm at once.
         fills: `table.fill` with null stands for `table.init`; they are the same where the segment holds nothing but nulls.
     """
 
     held: str = ""
     padding: int = 0
+    flipped: bool = False
     room: bool = False
     fills: bool = False
 

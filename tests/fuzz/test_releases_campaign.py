@@ -12,7 +12,7 @@ from fuzz.releases import folder as folders
 from fuzz.releases import oracle, recipe, wheels
 from fuzz.releases.advisories import Found, Sighting
 from fuzz.releases.build import Built, build
-from fuzz.releases.campaign import Campaign, verdict_of
+from fuzz.releases.campaign import Campaign, examined_on, verdict_of
 from fuzz.releases.engine import Release
 from fuzz.releases.generate import PROFILES, generate
 from fuzz.releases.minimise import minimise
@@ -97,6 +97,35 @@ def test_a_finding_is_minimised_on_the_release_that_shows_it(engines: dict[str, 
     assert known.name == "CVE-2021-39216"
 
 
+STALE = (
+    (Kind.INSTANTIATE, 0, NULL, 0, 0),
+    (Kind.CALL_WASM, 0, 0),
+    (Kind.TABLE_GET, 0, 0, 0, 0),
+    (Kind.CALL_IMPORT, 0),
+    (Kind.GC,),
+)
+"""An import collects at a call where nothing is live: CVE-2021-39218, as small as it was found."""
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        (two_results(CHUNK - 1), "CVE-2021-39216: references moved from the host to Wasm are on no stack yet"),
+        (Recipe(LIMITS, tuple(map(Item, STALE))), "CVE-2021-39218: at a safepoint without live references the previous safepoint's map"),
+    ],
+)
+def test_controls_tell_the_two_advisories_of_one_release_apart(engines: dict[str, Path], made: Recipe, told: str) -> None:
+    built = build(made)
+    with Release(engines[BROKEN]) as engine:
+        verdict = verdict_of(built, engine.run(built.program.as_json()))
+    assert verdict is not None
+    examination = examined_on(engines[BROKEN], built, verdict)
+    assert examination is not None
+    assert examination.told().startswith(told)
+    assert "(3 of 3 as found, " in examination.told()
+    assert examined_on(engines[MENDED], built, verdict) is None
+
+
 @pytest.mark.parametrize("profile", range(len(PROFILES)))
 def test_drawn_programs_do_what_the_model_allows_where_nothing_is_wrong(engines: dict[str, Path], profile: int) -> None:
     """Each profile has its turn; what the release cannot do is refused, and that is all."""
@@ -119,6 +148,8 @@ def test_a_campaign_finds_what_is_broken_and_runs_it_on_all_releases(engines: di
     assert broken.found
     assert any(len(found.built.recipe.items) < found.operations for found in broken.found)
     assert campaign.sightings
+    causes = {"" if sighting.examination is None else sighting.examination.name for sighting in campaign.sightings}
+    assert causes <= {"CVE-2021-39216", "CVE-2021-39218"}
     for sighting in campaign.sightings:
         assert sighting.found.release == BROKEN
         assert sighting.shows[MENDED] == ""
@@ -206,6 +237,14 @@ def test_a_finding_is_a_folder_that_replays(engines: dict[str, Path], tmp_path: 
 
     assert drc.main(["replay", str(path / "program.json"), "--on", f"wasmtime=={BROKEN}"]) == drc.FOUND
     assert f"wasmtime {BROKEN}: early destruction: value 1 was destroyed" in capsys.readouterr().out
+    assert drc.main(["replay", str(path / "program.json"), "--on", f"wasmtime=={BROKEN}", "--controls"]) == drc.FOUND
+    out = capsys.readouterr().out
+    assert "\nCVE-2021-39216: " in out
+    assert "\nalive + room      0 of 3  one more reference, always null, is live over every call, and the host collects before" in out
+    assert drc.main(["replay", str(path / "program.json"), "--on", f"wasmtime=={MENDED}", "--controls"]) == drc.NOTHING_FOUND
+    assert f"no control experiments: there are none for what this is on wasmtime {MENDED}" in capsys.readouterr().out
+    assert drc.main(["replay", str(path / "program.json"), "--controls"]) == drc.BAD_INPUT
+    assert "name one with --on wasmtime==VERSION" in capsys.readouterr().err
     assert drc.main(["replay", str(path / "program.json"), "--on", f"wasmtime=={MENDED}"]) == drc.NOTHING_FOUND
     assert f"wasmtime {MENDED} does what the model allows" in capsys.readouterr().out
 

@@ -16,6 +16,7 @@ from fuzz.releases.examined import (
     AS_FOUND,
     BEFORE,
     FILLS,
+    FLIPPED,
     GLOBALS,
     PADDED,
     PASSES,
@@ -127,6 +128,18 @@ def test_the_reference_is_used_before_a_trap_as_nothing_is_reached_behind_it() -
     assert lines(varied)[-3:] == ["(local.set $s0)", "(global.set $seen (ref.is_null (local.get $held)))", "(unreachable)))"]
 
 
+def test_the_reference_is_used_before_a_trap_in_a_piece_of_its_own() -> None:
+    layout = Item((Kind.CALL_WASM, 0, 0), recipe.form_of(0, 0, 1))
+    items = (Item(CALLS[0]), layout, *map(Item, (*CALLS[2:-1], (Kind.TRAP,))))
+    varied = vary(build(Recipe(LIMITS, items, recipe.SEGMENTS_NULL)), (ALIVE,))
+    assert varied is not None
+    text = lines(varied)
+    assert "(br_table" in varied.program.wat
+    use = "(global.set $seen (ref.is_null (local.get $held)))"
+    places = [number for number, line in enumerate(text) if line in {"(unreachable)", "(unreachable)))"}]
+    assert [text[number - 1] for number in places] == [use, use]
+
+
 def test_helpers_that_call_hold_a_reference_too() -> None:
     built = program(
         (Kind.NEW, 0), (Kind.INSTANTIATE, 0, NULL, 0, 0), (Kind.NEW, 0), (recipe.ACTS, 3, 0), (Kind.CALL_WASM, 0, 0, 0), (recipe.RECURSE, 1)
@@ -159,6 +172,16 @@ def test_padding_makes_integers_live_over_the_whole_function() -> None:
         "(local.set $p0 (i32.add (global.get $seen) (i32.const 1)))",
         "(local.set $p1 (i32.add (global.get $seen) (i32.const 2)))",
     ]
+
+
+def test_functions_stand_in_the_opposite_order_each_as_it_is() -> None:
+    built = program(*CALLS[:2], (Kind.CALL_FUNCTION, 0, 0, 0b000), *CALLS[2:5], (Kind.RETURN_IMPORT,))
+    varied = vary(built, (FLIPPED,))
+    assert varied is not None
+    head, *functions = built.program.wat.removesuffix(")\n").split("\n  (func ")
+    assert len(functions) == 2
+    assert varied.program.wat == "\n  (func ".join([head, *reversed(functions)]) + ")\n"
+    assert vary(program(*CALLS), (FLIPPED,)) is None, "one function has no order"
 
 
 def test_room_is_made_before_several_references_go_to_wasm_and_before_nothing_else() -> None:
@@ -347,11 +370,25 @@ def test_an_error_that_any_new_line_takes_away_is_looked_for_in_other_frames() -
     assert examination.name == "CVE-2021-39218"
 
 
+def test_an_error_that_goes_with_any_new_line_and_with_the_order_of_functions_is_one_of_the_map_before() -> None:
+    built = program(*CALLS[:2], (Kind.CALL_FUNCTION, 0, 0, 0b000), *CALLS[2:5], (Kind.RETURN_IMPORT,))
+
+    def counts(shows: Callable[[Built, int], Verdict | None]) -> tuple[str, dict[str, str]]:
+        examination = examine(built, CRASH, RELEASE, Engine(shows))
+        return examination.name, {name: str(count) for name, count in examination.counts.items()}
+
+    away = {AS_FOUND: "3 of 3", BEFORE: "0 of 3", AFTER: "0 of 3", ALIVE: "0 of 3", PADDED: "0 of 24", "alive + padded": "0 of 24"}
+    assert counts(lambda candidate, _before: CRASH if candidate is built else None) == ("CVE-2021-39218", away | {FLIPPED: "0 of 3"})
+    same = sorted(lines(built))
+    assert counts(lambda candidate, _before: CRASH if len(lines(candidate)) == len(same) else None) == ("", away | {FLIPPED: "3 of 3"})
+
+
 def test_a_variant_that_the_release_refuses_says_nothing() -> None:
     refused = Verdict(oracle.REFUSED, "no such thing")
-    engine = Engine(lambda candidate, _before: refused if "$held" in candidate.program.wat else CRASH)
-    examination = examine(program(*CALLS), CRASH, RELEASE, engine)
-    assert examination == Examination({AS_FOUND: Count(3, 3, str(CRASH))})
+    trap = Verdict(oracle.TRAP, "action 1 of the script: call stack exhausted\nwasm backtrace:\n  0: f0")
+    engine = Engine(lambda candidate, _before: refused if "$held" in candidate.program.wat else trap)
+    examination = examine(program(*CALLS), trap, RELEASE, engine)
+    assert examination == Examination({AS_FOUND: Count(3, 3, "unexpected trap: action 1 of the script: call stack exhausted")})
 
 
 def test_an_examination_that_is_stopped_keeps_its_counts_and_concludes_nothing() -> None:
