@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from fuzz.releases import oracle, recipe
-from fuzz.releases.examined import ALIVE, FILLS, GLOBALS, QUIET, ROOM
+from fuzz.releases.examined import ALIVE, FILLS, GLOBALS, KEPT, QUIET, ROOM
 from fuzz.releases.minimise import MEMORY, family
 from fuzz.releases.wheels import key
 from model.ops import Kind
@@ -187,8 +187,17 @@ KNOWN: Final = (
         "",
         ALIVE,
     ),
-    Known("CVE-2022-24791", "safepoints in blocks emitted out of order lose their maps", (0, 34), (0, 35, 2), MEMORY, lambda _built: True),
-    Known("CVE-2022-31146", "a live reference is missing from a stack map", (0, 37), (0, 38, 2), MEMORY, lambda _built: True),
+    Known(
+        "CVE-2022-24791",
+        "safepoints in blocks emitted out of order lose their maps",
+        (0, 34),
+        (0, 35, 2),
+        MEMORY,
+        lambda _built: True,
+        "",
+        KEPT,
+    ),
+    Known("CVE-2022-31146", "a live reference is missing from a stack map", (0, 37), (0, 38, 2), MEMORY, lambda _built: True, "", KEPT),
     Known(
         "CVE-2024-30266",
         "table.init from a dropped segment panics",
@@ -196,6 +205,8 @@ KNOWN: Final = (
         (19, 0, 1),
         MEMORY,
         lambda built: "(table.init " in built.program.wat,
+        "",
+        FILLS,
     ),
     Known(
         "CVE-2025-61670",
@@ -212,6 +223,8 @@ KNOWN: Final = (
         (32, 0, 0),
         MEMORY,
         lambda built: any(word in built.program.wat for word in ("(block ", "(loop ", "(if ")),
+        "",
+        KEPT,
     ),
     Known("wt#1923", "table.set releases the old element before the new one is there", (0, 16), (0, 19), MEMORY, _has(Kind.TABLE_SET)),
     Known("wt#11416", "table.init does not count what it stores", (22, 0), (37, 0), MEMORY, _has(Kind.TABLE_INIT)),

@@ -78,8 +78,8 @@ def finish(weaver: Weaver, items: tuple[Item, ...], number: int) -> Built:
     program = Program(
         number, text, len(weaver.expected.needed), tuple(weaver.script), tuple(map(tuple, weaver.imports)), dict(weaver.destructors)
     )
-    if weaver.destructors:
-        # A destructor that reads takes up what would have been due.
+    if weaver.destructors or weaver.emission.kept:
+        # A destructor that reads takes up what would have been due, and so does a global that keeps what a slot has had.
         weaver.expected.due.clear()
     return Built(program, weaver.expected, Recipe(weaver.limits, items, weaver.segments))
 

@@ -23,10 +23,12 @@ from fuzz.releases.examined import (
     ALIVE,
     ALIVE_PADDED,
     AS_FOUND,
+    BARE,
     BEFORE,
     FILLS,
     FLIPPED,
     GLOBALS,
+    KEPT,
     MECHANISMS,
     PADDED,
     PADDINGS,
@@ -45,7 +47,7 @@ from fuzz.releases.examined import (
 )
 from fuzz.releases.minimise import MEMORY, family
 from fuzz.releases.weave import Weaver
-from fuzz.releases.woven import HELD_AFTER, HELD_BEFORE, HELD_OVER, Emission
+from fuzz.releases.woven import HELD_AFTER, HELD_BEFORE, HELD_OVER, KEPT_NULL, KEPT_VALUE, Emission
 from model.ops import NULL, Kind
 
 if TYPE_CHECKING:
@@ -74,16 +76,25 @@ _EMISSIONS: Final = {
     FLIPPED: Emission(flipped=True),
     ROOM: Emission(room=True),
     FILLS: Emission(fills=True),
+    KEPT: Emission(kept=KEPT_VALUE),
+    BARE: Emission(kept=KEPT_NULL),
 }
-FIRST: Final = ((), (BEFORE,), (AFTER,), *((name,) for name in (*MECHANISMS, SOONER)), (ALIVE, ROOM), (ALIVE, SOONER))
+FIRST: Final = ((), (BEFORE,), (AFTER,), *((name,) for name in (*MECHANISMS, BARE, SOONER)), (ALIVE, ROOM), (ALIVE, SOONER))
 """What is tried at first; then, where nothing explains it, what is left of all pairs."""
+_FOR: Final = {BEFORE: ALIVE, AFTER: ALIVE, SOONER: ROOM, BARE: KEPT}
+"""The mechanism that a variant is there for which takes none away itself."""
 if not {known.control for known in KNOWN} <= {"", *MECHANISMS}:
     raise ImportError("fuzz.releases.advisories names a control that there is not")
 
 
+def mechanisms(release: str) -> list[str]:
+    """Return the variants that take a mechanism away which a release is known to have."""
+    return [name for name in MECHANISMS if any(known.control == name and known.has(release) for known in KNOWN)]
+
+
 def applies(release: str, verdict: Verdict) -> bool:
     """Say whether there is anything to examine: a memory error of a release that has one of the mechanisms."""
-    return family(verdict) == MEMORY and any(known.control and known.has(release) for known in KNOWN)
+    return family(verdict) == MEMORY and bool(mechanisms(release))
 
 
 def vary(built: Built, names: tuple[str, ...], padding: int = 0) -> Built | None:
@@ -112,6 +123,7 @@ def vary(built: Built, names: tuple[str, ...], padding: int = 0) -> Built | None
     emission = Emission(
         next((part.held for part in parts if part.held), ""),
         padding,
+        kept=next((part.kept for part in parts if part.kept), ""),
         flipped=any(part.flipped for part in parts),
         room=any(part.room for part in parts),
         fills=any(part.fills for part in parts),
@@ -182,7 +194,10 @@ def examine(
     Complexity: some ten programs a round, three rounds; twelve where not all rounds show the same; each program twenty times where none
     shows anything at first. Where nothing explains it, as much again for frames of other sizes, and for pairs of mechanisms.
     """
-    programs = {name: program for name, program in variants(built).items() if collects or ROOM not in name.split(" + ")}
+    has = {*mechanisms(release)} - (set() if collects else {ROOM})
+    # Where nothing can be asked to collect, `sooner` is what there is.
+    first = tuple(names for names in FIRST if {_FOR.get(name, name) for name in names} <= has or (not collects and SOONER in names))
+    programs = variants(built, first)
     passes = 1
     counts = _rounds(programs, run, passes, stop)
     if not counts[AS_FOUND].shown and not stop():
@@ -198,13 +213,12 @@ def examine(
         single = [name for name in MECHANISMS if name in counts]
         pairs = variants(built, tuple(pair for pair in combinations(single, 2) if " + ".join(pair) not in counts))
         examination = conclude(counts | _rounds(pairs, run, passes, stop))
-    known = [named(control, verdict, release, built) for control in examination.controls]
-    causes = tuple(Cause(one.name, one.what) for one in known if one is not None)
-    if len(causes) < len(known):
-        # The release is not known to have that mechanism, so something else happens to go with it.
-        examination = replace(examination, controls=(), together=False)
-        causes = ()
-    return replace(examination, passes=passes, causes=causes)
+    # What the release is not known to have may go with something else, and explains nothing.
+    known = {control: one for control in examination.controls if (one := named(control, verdict, release, built)) is not None}
+    if examination.together and len(known) < len(examination.controls):
+        known = {}
+    causes = tuple(Cause(one.name, one.what) for one in known.values())
+    return replace(examination, controls=(*known,), together=examination.together and bool(known), passes=passes, causes=causes)
 
 
 def _rounds(programs: Mapping[str, Built], run: Run, passes: int, stop: Callable[[], bool]) -> dict[str, Count]:

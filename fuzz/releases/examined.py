@@ -35,6 +35,8 @@ SOONER: Final = "sooner"
 GLOBALS: Final = "globals"
 QUIET: Final = "quiet"
 FILLS: Final = "fills"
+KEPT: Final = "kept"
+BARE: Final = "bare"
 
 WORDS: Final = {
     AS_FOUND: "the program as it is",
@@ -47,15 +49,17 @@ WORDS: Final = {
     SOONER: f"loops that fill the activations table load {SHIFT} times more, so it is full before",
     GLOBALS: "no global begins with an imported one: the host stores the value",
     QUIET: "destructors do nothing but count",
+    KEPT: "what a function gets into a local is in a global too, which nobody reads",
+    BARE: "the stores of `kept`, but of null",
     FILLS: "`table.fill` with null instead of `table.init` from nulls",
 }
 """What each variant is."""
 PLACEBOS: Final = (BEFORE, AFTER, PADDED)
 """Variants that have what `alive` has, but for the reference that is live."""
 ALIVE_PADDED: Final = f"{ALIVE} + {PADDED}"
-MECHANISMS: Final = (ALIVE, ROOM, GLOBALS, QUIET, FILLS)
+MECHANISMS: Final = (ALIVE, ROOM, GLOBALS, QUIET, FILLS, KEPT)
 """Variants that take a mechanism away, and so name a cause. `sooner` stands for `room` where a release cannot be asked to collect."""
-_BESIDES: Final = {ALIVE: (*PLACEBOS, ALIVE_PADDED, FLIPPED), ROOM: (ALIVE, SOONER)}
+_BESIDES: Final = {KEPT: (BARE,), ALIVE: (*PLACEBOS, ALIVE_PADDED, FLIPPED), ROOM: (ALIVE, SOONER)}
 """Counts that a conclusion rests on besides its own."""
 
 
@@ -199,10 +203,12 @@ def conclude(counts: Mapping[str, Count]) -> Examination:
     elif _roomless(counts):
         controls.append(ROOM)
     controls += [name for name in (GLOBALS, QUIET, FILLS) if gone(name)]
+    if gone(KEPT) and BARE in counts and counts[KEPT].away(counts[BARE]):
+        controls.append(KEPT)
     examination = Examination(dict(counts), tuple(controls))
     if controls:
         return examination
-    single = [name for name in MECHANISMS if not gone(name)]
+    single = [name for name in MECHANISMS if name != KEPT and not gone(name)]
     pair = next((pair for pair in combinations(single, 2) if gone(*pair)), ())
     return replace(examination, controls=pair, together=bool(pair))
 

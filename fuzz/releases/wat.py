@@ -10,8 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from fuzz.choosers import Seeded
+from fuzz.releases.besides import around, globals_, keeping, owned
 from fuzz.releases.recipe import SEGMENTS_REFERENCES, WRAPS
-from fuzz.releases.woven import HELD_AFTER, HELD_BEFORE, HELD_OVER, PLAIN, Emission
+from fuzz.releases.woven import PLAIN, Emission
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,12 +24,6 @@ INDENT: Final = "  "
 CHUNKS_MAX: Final = 6
 TOUCHES: Final = 600
 """Loads of one call of `touch`: more than the activations table of the old releases holds."""
-HOLD: Final = "(local.set $held (global.get $null))"
-"""A reference from a global that is always null, which no compiler knows; so nothing enters the activations table."""
-USE: Final = "(global.set $seen (ref.is_null (local.get $held)))"
-"""Reads it, and is no call itself."""
-_STOPS: Final = ("(call ", "(table.", "(global.get $g", "(global.set $g", "(global.get $m", "(global.set $m", "(elem.", "(unreachable)")
-"""What is a safepoint, or may be one: all but plain code is a call of the engine on some release."""
 
 
 class Module:
@@ -107,28 +102,14 @@ class Module:
             for name in ("$t", "$g0"):
                 self.use(name)
         helpers = self._helpers()
-        for name, kind in (("$seen", "(mut i32) (i32.const 0)"), ("$null", "(mut externref) (ref.null extern)")):
-            if any(f"(global.get {name})" in text or f"(global.set {name} " in text for text in (*self.functions, *helpers)):
-                helpers.insert(0, f"(global {name} {kind})")
+        functions = [(name, owned(body, name)) for body, name in self.functions.items()]
+        helpers[:0] = globals_([*(body for _, body in functions), *helpers])
         lines = ["(module"]
         lines += [INDENT + line for line in (*self._imported(), *self._own(), *helpers)]
-        functions = list(self.functions.items())
-        for body, name in reversed(functions) if self.emission.flipped else functions:
+        for name, body in reversed(functions) if self.emission.flipped else functions:
             export = f' (export "{name}")' if name in self.exports else ""
             lines += [INDENT + line for line in f"(func ${name}{export}{body})".split("\n")]
         return "\n".join(lines) + ")\n"
-
-    def around(self, lines: list[str]) -> tuple[list[str], list[str], list[str]]:
-        """Return locals, and what stands before and after a function's lines, if it has a safepoint and anything is to be held over it."""
-        held, padding = self.emission.held, range(self.emission.padding)
-        if not (held or padding) or not any(word in line for line in lines for word in _STOPS):
-            return [], [], []
-        count = {HELD_OVER: 1, HELD_BEFORE: 2, HELD_AFTER: 0, "": 0}[held]
-        both = [HOLD, USE] if held else []
-        integers = [f"(local.set $p{number} (i32.add (global.get $seen) (i32.const {number + 1})))" for number in padding]
-        used = [f"(global.set $seen (i32.xor (global.get $seen) (local.get $p{number})))" for number in padding]
-        locals_ = [*(["(local $held externref)"] if held else []), *(f"(local $p{number} i32)" for number in padding)]
-        return locals_, [*both[:count], *integers], [*used, *both[count:]]
 
     def _imported(self) -> list[str]:
         found = [f'(import "host" "h{p}_{r}" (func $h{p}_{r}{_types("param", p)}{_types("result", r)}))' for p, r in sorted(self.imports)]
@@ -197,7 +178,7 @@ class Module:
 
     def _helper(self, head: str, *lines: str) -> list[str]:
         """Return a function without results."""
-        locals_, before, after = self.around(list(lines))
+        locals_, before, after = around(self.emission, lines)
         body = [*before, *lines, *after]
         body[-1] += ")"
         return [" ".join([f"(func {head}", *locals_]), *(INDENT + line for line in body)]
@@ -227,12 +208,13 @@ class Body:
             # A plain trap at the end needs no second one to satisfy the validator.
             ending = []
         before, after = self._pressure(pieces)
-        more, held, used = module.around([line for piece in pieces for line in piece] + ending)
+        more, held, used = around(module.emission, [line for piece in pieces for line in piece] + ending)
         if more and activation.code and activation.code[-1][0] == "trap":
             # What stands behind a trap is not reached, and so keeps nothing alive.
             pieces[-1][:0] = used
             used = used if ending else []
-        lines = [*held, *before, *self._laid_out(pieces), *after, *used, *ending]
+        inner = keeping(module.emission, self._laid_out(pieces), activation.parameters)
+        lines = [*held, *before, *inner, *after, *used, *ending]
         locals_ = [f"(local $s{slot} externref)" for slot in sorted(self.slots) if slot >= activation.parameters]
         locals_ += [f"(local ${name} {'externref' if name[0] == 'r' else 'i32'})" for name in sorted(self.integers)]
         locals_ += more

@@ -10,6 +10,8 @@ from fuzz.releases.program import Action, Place
 HELD_OVER: Final = "over"
 HELD_BEFORE: Final = "before"
 HELD_AFTER: Final = "after"
+KEPT_VALUE: Final = "value"
+KEPT_NULL: Final = "null"
 
 Instruction = tuple[Any, ...]
 """Name, operands, and last the wrap."""
@@ -23,6 +25,8 @@ class Emission:
         held: `HELD_OVER`: each function that has a safepoint holds one more reference, always null, that is live from its beginning to its
             end. `HELD_BEFORE`, `HELD_AFTER`: the same lines, but all of them stand before, or after, what else the function does.
         padding: each such function has so many more integers that are live from its beginning to its end, so that its frame is another one.
+        kept: `KEPT_VALUE`: what a function gets into a slot is stored in a global of its own too, which nobody reads. `KEPT_NULL`: the same
+            stores, but of null.
         flipped: the functions stand in the opposite order, each as it is.
         room: the host collects before it passes several references to Wasm at once.
         fills: `table.fill` with null stands for `table.init`; they are the same where the segment holds nothing but nulls.
@@ -30,6 +34,7 @@ class Emission:
 
     held: str = ""
     padding: int = 0
+    kept: str = ""
     flipped: bool = False
     room: bool = False
     fills: bool = False

@@ -1,42 +1,35 @@
-"""A variant of a program takes one thing away and leaves the rest; an engine is found out by which variants show its error."""
+"""A variant of a program takes one thing away and leaves the rest as it is."""
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from fuzz.releases import controls, oracle, recipe
-from fuzz.releases.advisories import KNOWN, named
+from fuzz.releases import recipe
 from fuzz.releases.build import Built, build
-from fuzz.releases.controls import ENGINE, PROCESS, SAME, applies, examine, variants, vary
+from fuzz.releases.controls import variants, vary
 from fuzz.releases.examined import (
     AFTER,
     ALIVE,
     AS_FOUND,
+    BARE,
     BEFORE,
     FILLS,
     FLIPPED,
     GLOBALS,
-    PADDED,
-    PASSES,
+    KEPT,
     QUIET,
     ROOM,
     SOONER,
-    Cause,
-    Count,
-    Examination,
 )
 from fuzz.releases.generate import PROFILES, generate
-from fuzz.releases.oracle import Verdict, judge
+from fuzz.releases.oracle import judge
 from fuzz.releases.recipe import Item, Recipe
 from model.limits import Limits
 from model.ops import NULL, Kind
 from tests.fuzz.test_releases_oracle import ideal
 
 LIMITS = Limits(scope="everything", slots=3, globals=1, table=2, segment=1, fields=0, destructors=0, destructor_ops=0)
-CRASH = Verdict("crash SIGSEGV", "after action 0 of import call 0")
-RELEASE = "0.27.0"
 Rows = tuple[tuple[int, ...], ...]
 
 
@@ -110,8 +103,8 @@ def test_a_reference_is_live_from_the_beginning_to_the_end_of_each_function_that
         '  (func $f0 (export "f0") (result externref)\n'
     )
     hold, use = "    (local.set $held (global.get $null))\n", "    (global.set $seen (ref.is_null (local.get $held)))\n"
-    made = variants(built)
-    assert {name: varied.program.wat for name, varied in made.items() if name != AS_FOUND} == {
+    made = variants(built, ((BEFORE,), (AFTER,), (ALIVE,)))
+    assert {name: varied.program.wat for name, varied in made.items()} == {
         ALIVE: head + body.format(before=hold, after=use),
         BEFORE: head + body.format(before=hold + use, after=""),
         AFTER: head + body.format(before="", after=hold + use),
@@ -155,7 +148,7 @@ def test_helpers_that_call_hold_a_reference_too() -> None:
 
 def test_a_program_without_calls_has_no_variant_that_holds_a_reference() -> None:
     built = program((Kind.NEW, 0), (Kind.INSTANTIATE, 0, NULL, 0, 0), (Kind.CALL_WASM, 0, 0, 0), (Kind.LOCAL_COPY, 0, 1))
-    assert list(variants(built)) == [AS_FOUND]
+    assert list(variants(built)) == [AS_FOUND, KEPT, BARE]
     assert vary(built, (), padding=3) is None
 
 
@@ -172,6 +165,40 @@ def test_padding_makes_integers_live_over_the_whole_function() -> None:
         "(local.set $p0 (i32.add (global.get $seen) (i32.const 1)))",
         "(local.set $p1 (i32.add (global.get $seen) (i32.const 2)))",
     ]
+
+
+def test_what_is_in_a_local_is_kept_in_a_global_of_the_function_too() -> None:
+    built = program(*TRANSFERS[:5], (Kind.CALL_IMPORT, 0b011), (Kind.RETURN_IMPORT, NULL), (Kind.CALL_FUNCTION, 0, 0, 0b001, 0))
+    kept, bare = vary(built, (KEPT,)), vary(built, (BARE,))
+    assert kept is not None
+    assert bare is not None
+    assert kept.program.wat == (
+        "(module\n"
+        '  (import "host" "h0_1" (func $h0_1 (result externref)))\n'
+        '  (import "env" "g" (global $g externref))\n'
+        "  (global $kept_f0_0 (mut externref) (ref.null extern))\n"
+        "  (global $kept_f1_0 (mut externref) (ref.null extern))\n"
+        "  (global $kept_f1_1 (mut externref) (ref.null extern))\n"
+        "  (global $kept_f1_2 (mut externref) (ref.null extern))\n"
+        "  (func $f0 (param $s0 externref)\n"
+        "    (global.set $kept_f0_0 (local.get $s0)))\n"
+        '  (func $f1 (export "f1") (param $s0 externref) (param $s1 externref)\n'
+        "    (local $s2 externref)\n"
+        "    (global.set $kept_f1_0 (local.get $s0))\n"
+        "    (global.set $kept_f1_1 (local.get $s1))\n"
+        "    (call $h0_1)\n"
+        "    (local.set $s2)\n"
+        "    (global.set $kept_f1_2 (local.get $s2))\n"
+        "    (call $f0 (local.get $s0))))\n"
+    )
+    stores = [line for line in lines(kept) if line.startswith("(global.set ")]
+    assert len(stores) == 4
+    for slot in range(3):
+        kept_lines = [line.replace(f"(local.get $s{slot})", "(ref.null extern)") if "$kept" in line else line for line in lines(kept)]
+        kept = replace(kept, program=replace(kept.program, wat="\n".join(kept_lines)))
+    assert lines(bare) == lines(kept)
+    assert built.expected.due
+    assert (kept.expected.due, bare.expected.due) == ({}, {})
 
 
 def test_functions_stand_in_the_opposite_order_each_as_it_is() -> None:
@@ -269,185 +296,3 @@ def test_an_engine_that_is_right_is_in_order_on_each_variant(seed: int) -> None:
     made = variants(built)
     assert len(made) > 2
     assert {name: judge(varied.expected, ideal(varied.expected)) for name, varied in made.items()} == dict.fromkeys(made)
-
-
-# Examining.
-
-
-class Engine:
-    """An engine that shows an error where a program has what it takes; keeps in what kind of process each was run.
-
-    Args:
-        shows: whether a program shows it, given how often programs were run in this process before.
-    """
-
-    def __init__(self, shows: Callable[[Built, int], Verdict | None]) -> None:
-        self.shows = shows
-        self.runs: Counter[int] = Counter()
-        self.here = 0
-
-    def __call__(self, built: Built, fresh: int) -> Verdict | None:
-        self.runs[fresh] += 1
-        self.here = 0 if fresh else self.here + 1
-        return self.shows(built, self.here)
-
-
-def holds(built: Built) -> bool:
-    """Say whether a reference is live over the import call at the end."""
-    text = built.program.wat
-    use = "(global.set $seen (ref.is_null (local.get $held)))"
-    return "(call $h0_1)\n    (local.set $s0)\n    " + use in text and "(local.set $held (global.get $null))\n    (if" in text
-
-
-def test_an_engine_that_takes_the_map_of_the_safepoint_before_is_found_out() -> None:
-    built = program(*CALLS)
-    engine = Engine(lambda candidate, _before: None if holds(candidate) else CRASH)
-    examination = examine(built, CRASH, RELEASE, engine)
-    shown = Count(3, 3, str(CRASH))
-    what = "at a safepoint without live references the previous safepoint's map is taken"
-    assert examination == Examination(
-        {AS_FOUND: shown, BEFORE: shown, AFTER: shown, ALIVE: Count(0, 3)}, (ALIVE,), causes=(Cause("CVE-2021-39218", what),)
-    )
-    assert examination.told() == f"CVE-2021-39218: {what} (3 of 3 as found, 3 of 3 with before, 3 of 3 with after, 0 of 3 with alive)"
-    assert engine.runs == {ENGINE: 3, PROCESS: 9}, "three rounds of four programs, each round on an engine of its own"
-
-
-def test_an_error_that_no_control_takes_away_is_not_explained() -> None:
-    """The canary: an engine that fails whatever one does."""
-    engine = Engine(lambda _candidate, _before: CRASH)
-    examination = examine(program(*TRANSFERS), CRASH, RELEASE, engine)
-    assert (examination.controls, examination.causes, examination.name) == ((), (), "")
-    assert examination.told().startswith("not explained by controls (3 of 3 as found, 3 of 3 with before, ")
-    tried = {AS_FOUND, BEFORE, AFTER, ALIVE, ROOM, GLOBALS, FILLS, SOONER, "alive + room", "alive + sooner"}
-    assert set(examination.counts) == tried | {"alive + globals", "alive + fills", "room + globals", "room + fills", "globals + fills"}
-
-
-def test_a_mechanism_that_a_release_has_not_is_not_named() -> None:
-    built = program(*CALLS)
-    engine = Engine(lambda candidate, _before: None if holds(candidate) else CRASH)
-    examination = examine(built, CRASH, "0.37.0", engine)
-    assert (examination.controls, examination.causes) == ((), ())
-    assert examination.told() == "not explained by controls (3 of 3 as found, 3 of 3 with before, 3 of 3 with after, 0 of 3 with alive)"
-
-
-def test_what_shows_only_in_a_process_that_has_run_it_before_is_run_again_and_again() -> None:
-    engine = Engine(lambda candidate, before: CRASH if before == 4 and not holds(candidate) else None)
-    examination = examine(program(*CALLS), CRASH, RELEASE, engine)
-    assert (examination.name, examination.passes) == ("CVE-2021-39218", PASSES)
-    assert examination.told().endswith("0 of 3 with alive; each 20 times in one process)")
-    assert engine.runs == {ENGINE: 6, PROCESS: 18, SAME: 3 * (3 * 4 + PASSES - 1)}
-
-
-def test_what_does_not_show_each_time_is_run_more_often() -> None:
-    turn = iter(range(1000))
-    engine = Engine(lambda candidate, _before: CRASH if not holds(candidate) and next(turn) % 4 else None)
-    examination = examine(program(*CALLS), CRASH, RELEASE, engine)
-    assert {name: str(count) for name, count in examination.counts.items()} == {
-        AS_FOUND: "9 of 12",
-        BEFORE: "9 of 12",
-        AFTER: "9 of 12",
-        ALIVE: "0 of 12",
-    }
-    assert examination.name == "CVE-2021-39218"
-
-
-def test_an_error_that_any_new_line_takes_away_is_looked_for_in_other_frames() -> None:
-    built = program(*CALLS)
-
-    def shows(candidate: Built, _before: int) -> Verdict | None:
-        odd = candidate.program.wat.count("(local $p") % 2
-        return CRASH if candidate is built or ("$held" not in candidate.program.wat and not odd) else None
-
-    examination = examine(built, CRASH, RELEASE, Engine(shows))
-    assert {name: str(count) for name, count in examination.counts.items()} == {
-        AS_FOUND: "3 of 3",
-        BEFORE: "0 of 3",
-        AFTER: "0 of 3",
-        ALIVE: "0 of 3",
-        PADDED: "12 of 24",
-        "alive + padded": "0 of 24",
-    }
-    assert examination.name == "CVE-2021-39218"
-
-
-def test_an_error_that_goes_with_any_new_line_and_with_the_order_of_functions_is_one_of_the_map_before() -> None:
-    built = program(*CALLS[:2], (Kind.CALL_FUNCTION, 0, 0, 0b000), *CALLS[2:5], (Kind.RETURN_IMPORT,))
-
-    def counts(shows: Callable[[Built, int], Verdict | None]) -> tuple[str, dict[str, str]]:
-        examination = examine(built, CRASH, RELEASE, Engine(shows))
-        return examination.name, {name: str(count) for name, count in examination.counts.items()}
-
-    away = {AS_FOUND: "3 of 3", BEFORE: "0 of 3", AFTER: "0 of 3", ALIVE: "0 of 3", PADDED: "0 of 24", "alive + padded": "0 of 24"}
-    assert counts(lambda candidate, _before: CRASH if candidate is built else None) == ("CVE-2021-39218", away | {FLIPPED: "0 of 3"})
-    same = sorted(lines(built))
-    assert counts(lambda candidate, _before: CRASH if len(lines(candidate)) == len(same) else None) == ("", away | {FLIPPED: "3 of 3"})
-
-
-def test_a_variant_that_the_release_refuses_says_nothing() -> None:
-    refused = Verdict(oracle.REFUSED, "no such thing")
-    trap = Verdict(oracle.TRAP, "action 1 of the script: call stack exhausted\nwasm backtrace:\n  0: f0")
-    engine = Engine(lambda candidate, _before: refused if "$held" in candidate.program.wat else trap)
-    examination = examine(program(*CALLS), trap, RELEASE, engine)
-    assert examination == Examination({AS_FOUND: Count(3, 3, "unexpected trap: action 1 of the script: call stack exhausted")})
-
-
-def test_an_examination_that_is_stopped_keeps_its_counts_and_concludes_nothing() -> None:
-    engine = Engine(lambda candidate, _before: None if holds(candidate) else CRASH)
-    examination = examine(program(*CALLS), CRASH, RELEASE, engine, stop=lambda: True)
-    assert {name: str(count) for name, count in examination.counts.items()} == {
-        AS_FOUND: "1 of 1",
-        BEFORE: "1 of 1",
-        AFTER: "1 of 1",
-        ALIVE: "0 of 1",
-    }
-    assert examination.causes == ()
-
-
-def test_a_release_that_cannot_be_asked_to_collect_has_no_control_that_collects() -> None:
-    engine = Engine(lambda candidate, _before: CRASH if "(i32.const 40)" in candidate.program.wat else None)
-    examination = examine(program(*TRANSFERS), CRASH, "0.19.0", engine, collects=False)
-    assert not [name for name in examination.counts if ROOM in name]
-    assert examination.name == "CVE-2021-39216"
-
-
-@pytest.mark.parametrize(
-    ("release", "kind", "is_examined"),
-    [
-        ("0.19.0", "crash SIGSEGV", True),
-        ("0.29.0", oracle.DEADLOCK, True),
-        ("0.29.0", oracle.LEAK, False),
-        ("0.29.0", oracle.REFUSED, False),
-        ("0.30.0", "crash SIGSEGV", False),
-        ("25.0.0", oracle.EARLY, False),
-    ],
-)
-def test_memory_errors_of_releases_with_a_known_mechanism_are_examined(release: str, kind: str, is_examined: bool) -> None:
-    assert applies(release, Verdict(kind, "")) == is_examined
-
-
-@pytest.mark.parametrize(
-    ("text", "name"),
-    [
-        ("panicked at 'already borrowed: BorrowMutError'", "sweep borrows twice"),
-        ("panicked at 'already mutably borrowed: BorrowError'", "table borrowed"),
-        ("value 0 was destroyed twice", "slot dropped in place"),
-        ("something else", "a destructor that acts"),
-    ],
-)
-def test_what_a_destructor_does_is_called_by_what_it_shows(text: str, name: str) -> None:
-    built = program(
-        (Kind.NEW, 0),
-        (recipe.ACTS, 0, 0),
-        (Kind.INSTANTIATE, 0, NULL, 0, 0),
-        (Kind.HOST_TABLE_SET, 0, 0, 0),
-        (Kind.HOST_TABLE_SET, 0, 0, NULL),
-    )
-    known = named(QUIET, Verdict("panic", text), "0.24.0", built)
-    assert known is not None
-    assert known.name == name
-    assert named(QUIET, Verdict("panic", text), "0.28.0", built) is None
-
-
-def test_each_mechanism_has_a_name() -> None:
-    assert {known.control for known in KNOWN} - {""} == {ALIVE, ROOM, GLOBALS, QUIET, FILLS}
-    assert set(controls.FIRST) >= {(name,) for name in (ALIVE, ROOM, GLOBALS, QUIET, FILLS)}
