@@ -178,7 +178,8 @@ def conclude(counts: Mapping[str, Count]) -> Examination:
     `alive` is held against its placebos, of which one that shows the error is enough: an error that each of them takes away may be away
     because of any new line, in frames of any size. Such an error is one of the map before if it also goes when the same functions stand
     in the opposite order: then it is no matter of their code. A placebo that shows the error stands for the program if that does not
-    show it by itself.
+    show it by itself. `kept` has `bare` in the same way. The other variants have no placebo, so they say nothing of a program that a new
+    line changes.
 
     Args:
         counts: by variant; `AS_FOUND` is among them.
@@ -200,14 +201,17 @@ def conclude(counts: Mapping[str, Count]) -> Examination:
         ordered = not any(count.shown for count in placebos.values()) and gone(FLIPPED)
         if all(not count.shown for count in against.values()) and (held or ordered):
             controls.append(ALIVE)
-    elif _roomless(counts):
-        controls.append(ROOM)
-    controls += [name for name in (GLOBALS, QUIET, FILLS) if gone(name)]
     if gone(KEPT) and BARE in counts and counts[KEPT].away(counts[BARE]):
         controls.append(KEPT)
     examination = Examination(dict(counts), tuple(controls))
-    if controls:
+    if any(gone(name) for name in (BEFORE, AFTER, BARE)):
+        # What a new line takes away, other changes may take away just so, and they have no placebos.
         return examination
+    if alive is None or alive.shown:
+        controls += [ROOM] if _roomless(counts) else []
+    controls += [name for name in (GLOBALS, QUIET, FILLS) if gone(name)]
+    if controls:
+        return replace(examination, controls=tuple(controls))
     single = [name for name in MECHANISMS if name != KEPT and not gone(name)]
     pair = next((pair for pair in combinations(single, 2) if gone(*pair)), ())
     return replace(examination, controls=pair, together=bool(pair))

@@ -73,6 +73,10 @@ FEW_AWAY = Count(0, 12)
         ({AS_FOUND: ALWAYS, KEPT: NEVER, BARE: ALWAYS}, (KEPT,)),
         ({AS_FOUND: ALWAYS, KEPT: NEVER, BARE: NEVER}, ()),
         ({AS_FOUND: ALWAYS, KEPT: ALWAYS, BARE: ALWAYS}, ()),
+        # A program that a new line changes may be changed by anything.
+        ({AS_FOUND: ALWAYS, BEFORE: NEVER, AFTER: ALWAYS, ALIVE: NEVER, GLOBALS: NEVER}, (ALIVE,)),
+        ({AS_FOUND: ALWAYS, BEFORE: NEVER, AFTER: ALWAYS, ALIVE: ALWAYS, GLOBALS: NEVER, ROOM: NEVER}, ()),
+        ({AS_FOUND: ALWAYS, BEFORE: ALWAYS, AFTER: ALWAYS, ALIVE: ALWAYS, GLOBALS: NEVER, ROOM: NEVER}, (ROOM, GLOBALS)),
         # Cut short: once is not enough.
         ({AS_FOUND: Count(1, 1), GLOBALS: Count(0, 1)}, ()),
     ],
