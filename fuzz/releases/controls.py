@@ -137,10 +137,12 @@ def _quiet(whole: Recipe) -> Recipe:
 
 
 def _sooner(whole: Recipe) -> Recipe:
+    """Let loops fill the table that much sooner that it is full before references come from loops which ask for fresh ones, too."""
+    more = SHIFT + sum(item.row[1] * item.row[2] for item in whole.items if item.row[0] == recipe.FRESH)
     return replace(
         whole,
         items=tuple(
-            replace(item, row=(*item.row[:-1], item.row[-1] + SHIFT)) if item.row[0] == recipe.CHURN and item.row[-1] >= FILLS_MIN else item
+            replace(item, row=(*item.row[:-1], item.row[-1] + more)) if item.row[0] == recipe.CHURN and item.row[-1] >= FILLS_MIN else item
             for item in whole.items
         ),
     )

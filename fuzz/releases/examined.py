@@ -20,7 +20,7 @@ PASSES: Final = 20
 PADDINGS: Final = range(1, 9)
 """Integers by which frames are made others, where the placebos take the error away."""
 SHIFT: Final = 8
-"""Loads by which `sooner` fills the activations table before its time: more references than any transfer has."""
+"""Loads by which `sooner` fills the activations table too soon: more references than a transfer has. Loops of transfers add theirs."""
 CHANCE_MAX: Final = 0.01
 """Most probability that an error which shows k of n times stays away n times by chance, for its absence to count."""
 
@@ -46,7 +46,7 @@ WORDS: Final = {
     FLIPPED: "the functions in the opposite order, each as it is, so other maps are the ones before",
     ALIVE: "one more reference, always null, is live over every call",
     ROOM: "the host collects before it passes several references to Wasm at once",
-    SOONER: f"loops that fill the activations table load {SHIFT} times more, so it is full before",
+    SOONER: "loops that fill the activations table load a few times more, so it is full before the transfer",
     GLOBALS: "no global begins with an imported one: the host stores the value",
     QUIET: "destructors do nothing but count",
     KEPT: "what a function gets into a local is in a global too, which nobody reads",
