@@ -220,7 +220,10 @@ def examine(
     if examination.together and len(known) < len(examination.controls):
         known = {}
     causes = tuple(Cause(one.name, one.what) for one in known.values())
-    return replace(examination, controls=(*known,), together=examination.together and bool(known), passes=passes, causes=causes)
+    instead = examination.instead if ALIVE in known else ()
+    return replace(
+        examination, controls=(*known,), instead=instead, together=examination.together and bool(known), passes=passes, causes=causes
+    )
 
 
 def _rounds(programs: Mapping[str, Built], run: Run, passes: int, stop: Callable[[], bool]) -> dict[str, Count]:
@@ -245,7 +248,8 @@ def _padded(built: Built, run: Run, passes: int, stop: Callable[[], bool]) -> di
         varied = {str(padding): vary(built, names, padding) for padding in PADDINGS}
         parts = _rounds({padding: program for padding, program in varied.items() if program is not None}, run, passes, stop).values()
         example = next((part.example for part in parts if part.shown), "")
-        counts[name] = Count(sum(part.shown for part in parts), sum(part.runs for part in parts), example)
+        kinds = tuple(sorted({kind for part in parts for kind in part.kinds}))
+        counts[name] = Count(sum(part.shown for part in parts), sum(part.runs for part in parts), example, kinds)
     return counts
 
 
@@ -267,4 +271,5 @@ def _count(seen: list[Verdict | None]) -> Count:
     wrong = [verdict for verdict in seen if verdict is not None]
     shown = [verdict for verdict in wrong if family(verdict) == MEMORY]
     # A trap has its backtrace in lines of their own.
-    return Count(len(shown), len(seen), str([*shown, *wrong][0]).partition("\n")[0] if wrong else "")
+    example = str([*shown, *wrong][0]).partition("\n")[0] if wrong else ""
+    return Count(len(shown), len(seen), example, tuple(sorted({verdict.kind for verdict in shown})))

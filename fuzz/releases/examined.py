@@ -71,11 +71,13 @@ class Count:
         shown: processes that did.
         runs: all processes that ran it.
         example: what it showed first, whatever it was; empty if nothing was ever wrong.
+        kinds: of the errors, each once, sorted.
     """
 
     shown: int
     runs: int
     example: str = ""
+    kinds: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.shown} of {self.runs}"
@@ -89,6 +91,11 @@ class Count:
         if self.shown or not present.shown or min(self.runs, present.runs) < ROUNDS:
             return False
         return (1 - present.shown / present.runs) ** self.runs <= CHANCE_MAX
+
+    def differs(self, present: Count) -> bool:
+        """Say whether there is an error each time, here and in `present`, and never of a kind that is in both."""
+        each = 0 < self.shown == self.runs and 0 < present.shown == present.runs
+        return each and bool(self.kinds and present.kinds) and not {*self.kinds} & {*present.kinds}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +122,7 @@ class Examination:
         passes: how often each process ran the program.
         causes: what the mechanisms are called that the variants take away.
         release: on which it was run, if not the one that the finding is of.
+        instead: kinds of error that `alive` leaves, all others than those found; the second control takes them away.
     """
 
     counts: dict[str, Count]
@@ -123,6 +131,7 @@ class Examination:
     passes: int = 1
     causes: tuple[Cause, ...] = ()
     release: str = ""
+    instead: tuple[str, ...] = ()
 
     @property
     def seen(self) -> bool:
@@ -138,6 +147,7 @@ class Examination:
         """Return the conclusion in one line, with the counts that it rests on."""
         conditions = f"; each {self.passes} times in one process" if self.passes > 1 else ""
         conditions += f"; on {self.release}" if self.release else ""
+        conditions += f"; with {ALIVE} it is {' or '.join(self.instead)} instead" if self.instead else ""
         rests = self._rests_on() if self.causes else [name for name in self.counts if name != AS_FOUND]
         counts = ", ".join([f"{self.counts[AS_FOUND]} as found", *(f"{self.counts[name]} with {name}" for name in rests)])
         if self.causes:
@@ -168,6 +178,7 @@ class Examination:
             "together": self.together,
             "passes": self.passes,
             "release": self.release or None,
+            "instead": list(self.instead),
             "counts": {name: [count.shown, count.runs] for name, count in self.counts.items()},
         }
 
@@ -178,8 +189,9 @@ def conclude(counts: Mapping[str, Count]) -> Examination:
     `alive` is held against its placebos, of which one that shows the error is enough: an error that each of them takes away may be away
     because of any new line, in frames of any size. Such an error is one of the map before if it also goes when the same functions stand
     in the opposite order: then it is no matter of their code. A placebo that shows the error stands for the program if that does not
-    show it by itself. `kept` has `bare` in the same way. The other variants have no placebo, so they say nothing of a program that a new
-    line changes.
+    show it by itself. If `alive` leaves an error, but always one of another kind than what was found and what its placebos show, it has
+    taken away one of two. `kept` has `bare` as a placebo in the same way. The other variants have none, so they say nothing of a program
+    that a new line changes.
 
     Args:
         counts: by variant; `AS_FOUND` is among them.
@@ -207,11 +219,16 @@ def conclude(counts: Mapping[str, Count]) -> Examination:
     if any(gone(name) for name in (BEFORE, AFTER, BARE)):
         # What a new line takes away, other changes may take away just so, and they have no placebos.
         return examination
-    if alive is None or alive.shown:
-        controls += [ROOM] if _roomless(counts) else []
+    instead: tuple[str, ...] = ()
+    if (alive is None or alive.shown) and _roomless(counts):
+        controls.append(ROOM)
+        same = [counts[name].kinds == shown.kinds for name in (BEFORE, AFTER) if name in counts]
+        if alive is not None and same and all(same) and alive.differs(shown):
+            # What was found is gone, and something else has come to light.
+            controls[:0], instead = [ALIVE], alive.kinds
     controls += [name for name in (GLOBALS, QUIET, FILLS) if gone(name)]
     if controls:
-        return replace(examination, controls=tuple(controls))
+        return replace(examination, controls=tuple(controls), instead=instead)
     single = [name for name in MECHANISMS if name != KEPT and not gone(name)]
     pair = next((pair for pair in combinations(single, 2) if gone(*pair)), ())
     return replace(examination, controls=pair, together=bool(pair))

@@ -97,6 +97,26 @@ def test_two_mechanisms_that_only_together_take_it_away_are_both_said() -> None:
     )
 
 
+def test_an_error_of_another_kind_that_comes_to_light_is_told_apart() -> None:
+    double, early = (Count(3, 3, kinds=(kind,)) for kind in (oracle.DOUBLE, oracle.EARLY))
+    counts = {AS_FOUND: double, BEFORE: double, AFTER: double, ALIVE: early, ROOM: early, "alive + room": NEVER}
+    examination = concluded(counts)
+    assert (examination.controls, examination.instead) == ((ALIVE, ROOM), (oracle.EARLY,))
+    causes = (Cause("one", "the first"), Cause("other", "the second"))
+    assert replace(examination, causes=causes).told() == (
+        "one: the first, and other: the second (3 of 3 as found, 3 of 3 with before, 3 of 3 with after, 3 of 3 with alive, "
+        "3 of 3 with room, 0 of 3 with alive + room; with alive it is early destruction instead)"
+    )
+    for name, count in (
+        (AFTER, early),
+        (BEFORE, early),
+        (ALIVE, Count(3, 3, kinds=(oracle.DOUBLE, oracle.EARLY))),
+        (ALIVE, Count(11, 12, kinds=(oracle.EARLY,))),
+    ):
+        other = concluded(counts | {name: count})
+        assert (other.controls, other.instead) == ((ROOM,), ()), "one run of the kind that was found is enough"
+
+
 # Examining.
 
 
@@ -129,7 +149,7 @@ def test_an_engine_that_takes_the_map_of_the_safepoint_before_is_found_out() -> 
     built = program(*CALLS)
     engine = Engine(lambda candidate, _before: None if holds(candidate) else CRASH)
     examination = examine(built, CRASH, RELEASE, engine)
-    shown = Count(3, 3, str(CRASH))
+    shown = Count(3, 3, str(CRASH), (CRASH.kind,))
     what = "at a safepoint without live references the previous safepoint's map is taken"
     assert examination == Examination(
         {AS_FOUND: shown, BEFORE: shown, AFTER: shown, ALIVE: Count(0, 3)}, (ALIVE,), causes=(Cause("CVE-2021-39218", what),)
@@ -232,7 +252,9 @@ def test_a_variant_that_the_release_refuses_says_nothing() -> None:
     trap = Verdict(oracle.TRAP, "action 1 of the script: call stack exhausted\nwasm backtrace:\n  0: f0")
     engine = Engine(lambda candidate, _before: refused if "$held" in candidate.program.wat else trap)
     examination = examine(program(*CALLS), trap, RELEASE, engine)
-    assert examination == Examination({AS_FOUND: Count(3, 3, "unexpected trap: action 1 of the script: call stack exhausted")})
+    assert examination == Examination(
+        {AS_FOUND: Count(3, 3, "unexpected trap: action 1 of the script: call stack exhausted", (oracle.TRAP,))}
+    )
 
 
 def test_an_examination_that_is_stopped_keeps_its_counts_and_concludes_nothing() -> None:
@@ -341,5 +363,6 @@ def test_a_folder_has_the_counts_of_all_variants() -> None:
         "together": False,
         "passes": 1,
         "release": None,
+        "instead": [],
         "counts": {"as found": [3, 3], "alive": [0, 3]},
     }
