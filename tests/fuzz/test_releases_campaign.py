@@ -212,8 +212,12 @@ def test_times_are_told_where_time_bounds_a_campaign(engines: dict[str, Path], t
     assert all(first["processor_seconds"] > 0 for first in cell["first"])
     assert cell["processor_seconds"] > 0
     assert drc.main([*words, "--programs", "15", "--json"]) == drc.FOUND
-    (cell,) = json.loads(capsys.readouterr().out)["releases"]
+    told = json.loads(capsys.readouterr().out)
+    (cell,) = told["releases"]
     assert sorted(cell) == ["minimised", "programs", "release", "verdicts"]
+    for finding in told["findings"]:
+        assert finding["examination"]["is"] in {"CVE-2021-39216", "CVE-2021-39218", "CVE-2021-39218 and CVE-2021-39216"}
+        assert {"controls", "counts", "instead", "passes", "release", "together"} == {*finding["examination"]} - {"is"}
 
 
 # The command line.
