@@ -184,9 +184,11 @@ DEEP_SCOPES: Final[dict[str, Limits]] = {
     "deep-destructors": replace(CHECK_SCOPES["peers"], objects=2, roots=2),
 }
 DEEP_SCOPES["vast-calls"] = replace(DEEP_SCOPES["deep-calls"], contexts=5, objects=3, roots=4)
+DEEP_SCOPES["vast-contexts"] = replace(DEEP_SCOPES["deep-calls"], contexts=7, roots=3)
+DEEP_SCOPES["vast-globals"] = replace(DEEP_SCOPES["deep-globals"], objects=3, globals=4)
 """Larger scopes; `make check-deep` searches them all."""
 
-DEEP_WITHOUT_SYMMETRY: Final = frozenset({"vast-calls"})
+DEEP_WITHOUT_SYMMETRY: Final = frozenset({"vast-calls", "vast-contexts", "vast-globals"})
 """Those of them that `make check-deep` searches without symmetry, which is stricter."""
 DEEP_COUNTS: Final[dict[str, tuple[int, int, int]]] = {
     "deep-calls": (81_748, 483_802, 24),
@@ -194,5 +196,7 @@ DEEP_COUNTS: Final[dict[str, tuple[int, int, int]]] = {
     "deep-storage": (126_063, 3_186_008, 22),
     "deep-destructors": (92_696, 677_398, 29),
     "vast-calls": (56_999_592, 357_065_130, 37),
+    "vast-contexts": (64_544_924, 391_281_270, 36),
+    "vast-globals": (89_662_620, 1_278_151_692, 29),
 }
 """States, transitions and depth of each."""
