@@ -127,16 +127,12 @@ def clear(target: Words, start: int, count: int) -> None:
 
 
 def differing(run: Words, start: int, other: Words, at: int) -> int:
-    """Return a mask of the words of a line that differ from those of another."""
-    found = 0
-    for index in range(LINE):
-        if run[start + index] != other[at + index]:
-            found |= 1 << index
-    return found
+    """Return a mask of the words of a line that differ from those of another: one instruction in compiled code."""
+    return differing_end(run, start, other, at, LINE)
 
 
 def differing_end(run: Words, start: int, other: Words, at: int, count: int) -> int:
-    """Return a mask of the words that differ, of fewer than a line."""
+    """Return a mask of the words that differ, of a line at most."""
     found = 0
     for index in range(count):
         if run[start + index] != other[at + index]:
