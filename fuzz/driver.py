@@ -298,8 +298,12 @@ class Driver:
             self.panicking = True
         if self.on_step is not None:
             self.on_step(row, result)
-        if self.verify == ALWAYS or (self.verify == INSIDE_DESTRUCTORS and self.nesting > 0):
+        if self._is_observed():
             observe(self)
+
+    def _is_observed(self) -> bool:
+        """Say whether both sides are compared now. Compiled code knows besides what it has compared before."""
+        return self.verify == ALWAYS or (self.verify == INSIDE_DESTRUCTORS and self.nesting > 0)
 
     def begin(self, row: Row) -> int:
         """Let the model begin the operation; return the result to expect of the runtime."""

@@ -40,6 +40,7 @@ _VERIFY: Final = REGISTERS["verify"]
 _VERDICT: Final = REGISTERS["verdict"]
 _DIGIT: Final = REGISTERS["digit"]
 _DIGITS: Final = REGISTERS["digits"]
+_REPEATS: Final = REGISTERS["repeats"]
 _STEPS: Final = REGISTERS["steps"]
 _LAST_KIND: Final = REGISTERS["last_kind"]
 _ENCODED_MAX: Final = REGISTERS["encoded_max"]
@@ -141,7 +142,7 @@ def settle(driver: Driver, mem: Words, w: Words, table: Words, mask: int) -> int
     """
     digits = w[_DIGIT]
     copy(w, SAVED_COUNTS_AT, w, COUNTS_AT, SAVED_COUNTS_AT - COUNTS_AT)
-    w[_VERIFY] = ALWAYS
+    w[_REPEATS] = 0
     try:
         if w[_SYMMETRY] == 0:
             observe(driver)
@@ -161,7 +162,7 @@ def settle(driver: Driver, mem: Words, w: Words, table: Words, mask: int) -> int
 
 
 def let_go(driver: Driver, mem: Words, w: Words, table: Words, mask: int) -> None:
-    """Do the operations of the finale until all are done or a known state is met."""
+    """Do the operations of the finale until all are done or a known state is met, which was looked at when it was new."""
     w[_SHOWN] = w[STATE_AT + SEEN]
     while True:
         row = driver.next_row()
@@ -177,6 +178,8 @@ def let_go(driver: Driver, mem: Words, w: Words, table: Words, mask: int) -> Non
         identify(mem, w)
         if known(table, mask, w[_KEY_LOW], w[_KEY_HIGH]) != 0:
             return
+        if w[_SYMMETRY] == 0:
+            observe(driver)
 
 
 def advance(w: Words) -> int:
@@ -256,6 +259,7 @@ def expand(
             w[_DIGITS] = 0
             control[ORDINAL] = 0
             control[MIDWAY] = 1
+        w[_REPEATS] = 0
         more = 1
         while more != 0:
             if control[FOUND_END] + room > len(found):
@@ -302,6 +306,7 @@ def expand(
             show(control, shown)
             control[ORDINAL] += 1
             more = advance(w)
+            w[_REPEATS] = w[_DIGITS]
             lap(OTHER)
             reload_state(mem, w)
             lap(RESTORE)

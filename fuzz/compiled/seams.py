@@ -19,6 +19,10 @@ from fuzz.compiled.world import (
     BROKEN,
     DIGITS_AT,
     DISAGREES,
+    DRAWN_AT,
+    DRAWN_MAX,
+    DRAWN_ROW,
+    DRAWN_WORDS,
     FORGOTTEN_AT,
     LEVELS,
     NAMES_AT,
@@ -31,7 +35,7 @@ from fuzz.compiled.world import (
     TARGETS_AT,
     bound_at,
 )
-from fuzz.driver import Driver
+from fuzz.driver import ALWAYS, INSIDE_DESTRUCTORS, Driver
 from impl import externref
 from impl.header import FAIL_AFTER, REGISTRY, SWEEP_ORDER, WALK_LIMIT
 from impl.runtime import Runtime
@@ -81,7 +85,7 @@ def next_row(mem, w):
     length = 0
     if w[{_R["closing"]}] == 0:
         if w[{_R["steps"]}] < w[{_R["operations_max"]}]:
-            length = draw(w, row)
+            length = draw_again(w, row)
         if length == 0:
             w[{_R["closing"]}] = 1
     if w[{_R["closing"]}] != 0:
@@ -107,6 +111,15 @@ def ask(w, count):
     w[{RADIXES_AT} + digit] = count
     w[{_R["digit"]}] = digit + 1
     return w[{DIGITS_AT} + digit]
+"""
+
+# What a step does until the first question with another answer was compared when the step before it did that.
+_IS_OBSERVED: Final = f"""
+def is_observed(mem, w):
+    if w[{_R["digit"]}] < w[{_R["repeats"]}]:
+        fuzz__observe__observe_coverage(mem, w)
+        return 0
+    return w[{_R["verify"]}] == {ALWAYS} or (w[{_R["verify"]}] == {INSIDE_DESTRUCTORS} and w[{_R["nesting"]}] > 0)
 """
 
 _LISTS: Final[dict[Callable[..., Any], str]] = {
@@ -155,9 +168,31 @@ def return_to_host(mem, w, slots):
 """,
 }
 
+# A step does what the one before it did until the first question with another answer. So what was drawn before that is drawn again, and
+# among the same kinds comes the draw with that question.
+_DRAW_AGAIN: Final = f"""
+def draw_again(w, row):
+    turn = w[{_R["steps"]}]
+    if turn >= {DRAWN_MAX} or w[{_R["seeded"]}] != 0:
+        return draw(w, row, model__choose__kinds_mask(w))
+    drawn = {DRAWN_AT} + turn * {DRAWN_WORDS}
+    if w[{_R["digit"]}] >= w[{_R["repeats"]}]:
+        w[drawn + 2] = model__choose__kinds_mask(w)
+    elif w[drawn] < w[{_R["repeats"]}]:
+        w[{_R["digit"]}] = w[drawn]
+        for index in range(w[drawn + 1]):
+            row[index] = w[drawn + {DRAWN_ROW} + index]
+        return w[drawn + 1]
+    length = draw(w, row, w[drawn + 2])
+    w[drawn] = w[{_R["digit"]}]
+    w[drawn + 1] = length
+    for index in range(length):
+        w[drawn + {DRAWN_ROW} + index] = row[index]
+    return length
+"""
+
 _DRAW: Final = """
-def draw(w, row):
-    kinds = model__choose__kinds_mask(w)
+def draw(w, row, kinds):
     count = model__words__popcount(kinds)
     if count == 0:
         return 0
@@ -215,7 +250,7 @@ _DRAW_ROW: Final = f"""
 def draw_row(w):
     w[{_R["digit"]}] = 0
     w[{_R["cut_short"]}] = 0
-    length = draw(w, w[{ROWS_AT} : {ROWS_AT + ROW_WORDS}])
+    length = draw(w, w[{ROWS_AT} : {ROWS_AT + ROW_WORDS}], model__choose__kinds_mask(w))
     return w[{ROWS_AT} : {ROWS_AT} + length]
 """
 
@@ -315,6 +350,7 @@ def seams() -> dict[Callable[..., Any], str]:
         Driver.name_of: _NAME_OF,
         Driver.diverge: _DIVERGE,
         Driver.next_row: _NEXT,
+        Driver._is_observed: _IS_OBSERVED,  # noqa: SLF001  # a part of what is translated
         Driver.compare_with_beginning: _COMPARE_WITH_BEGINNING,
         words.ask: _ASK,
         observe.check_invariants: _CHECK_INVARIANTS,
@@ -345,7 +381,7 @@ INTRINSICS: Final = {
 
 def draw_functions(translator: Translator) -> str:
     """Return the source of `draw_operands` and of a function for each kind, which draws from its own domains without a table."""
-    for text in (_DRAW, _CLOSING, _CHECK_LOOKUP):
+    for text in (_DRAW_AGAIN, _DRAW, _CLOSING, _CHECK_LOOKUP):
         translator.reach(text)
     parts = []
     for kind, (domains, items, longest) in enumerate(DRAWS):
@@ -375,7 +411,7 @@ def draw_functions(translator: Translator) -> str:
             lines.append(f"    return {length}")
         parts.append("\n".join(lines))
     lines = ["def draw_operands(w, row, kind):", *_tree(0, len(DRAWS), 1)]
-    return "\n\n\n".join((*parts, "\n".join(lines), _DRAW.strip(), _CLOSING.strip(), _CHECK_LOOKUP.strip())) + "\n"
+    return "\n\n\n".join((*parts, "\n".join(lines), _DRAW_AGAIN.strip(), _DRAW.strip(), _CLOSING.strip(), _CHECK_LOOKUP.strip())) + "\n"
 
 
 def _call(translator: Translator, function: Callable[..., Any], given: dict[str, str]) -> str:

@@ -50,6 +50,8 @@ _REGISTER_NAMES: Final = (
     # The chooser.
     "digit",
     "digits",
+    # Of a step, how many digits were given with it, if the last of them is all that differs from the step before; else 0.
+    "repeats",
     "last_kind",
     "state_words",
     "memory_words",
@@ -121,8 +123,13 @@ ROWS_AT: Final = RADIXES_AT + DIGITS_MAX
 REFS_AT: Final = ROWS_AT + (LEVELS + 1) * ROW_WORDS
 NAMES_AT: Final = REFS_AT + ROW_WORDS * (LEVELS + 1)
 TARGETS_AT: Final = NAMES_AT + ROW_WORDS * (LEVELS + 1)
+# What was drawn last in each turn of a step: the digits used until then, its length, the kinds that were possible, and the operation.
+DRAWN_AT: Final = TARGETS_AT + (LEVELS + 1) * ROW_WORDS
+DRAWN_MAX: Final = 16
+DRAWN_ROW: Final = 3
+DRAWN_WORDS: Final = DRAWN_ROW + ROW_WORDS
 # The word before the addresses is the one that the name of null, -1, finds. From the addresses on, everything belongs to the joint state.
-ADDRESSES_AT: Final = TARGETS_AT + (LEVELS + 1) * ROW_WORDS + 1
+ADDRESSES_AT: Final = DRAWN_AT + DRAWN_MAX * DRAWN_WORDS + 1
 FORGOTTEN_AT: Final = ADDRESSES_AT + OBJECTS_MAX
 STATE_AT: Final = FORGOTTEN_AT + OBJECTS_MAX
 
