@@ -138,8 +138,9 @@ class Frontier:
             block.words[: len(data)] = data
             self._loaded = segment
             self._position = skip(0, self._done)
-        count = min(most, segment.states - self._done)
-        self.next = skip(self._position, count)
+        left = segment.states - self._done
+        count = min(most, left)
+        self.next = segment.words if count == left else skip(self._position, count)
         return self._position, count
 
     def done(self, count: int) -> None:

@@ -22,6 +22,7 @@ from fuzz.observe import observe
 from impl.header import VERDICT
 from model.limits import CUT, FAIL, FULL, SEEN
 from model.ops import Kind
+from model.words import lowest
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -226,12 +227,9 @@ def rehash(old: Words, table: Words, mask: int) -> None:
 
 def show(control: Words, shown: int) -> None:
     """Count the sometimes properties in a mask."""
-    property_ = 0
     while shown != 0:
-        if shown & 1 != 0:
-            control[SHOWN + property_] += 1
-        shown >>= 1
-        property_ += 1
+        control[SHOWN + lowest(shown)] += 1
+        shown &= shown - 1
 
 
 def expand(
