@@ -28,6 +28,8 @@ BUDGET: Final = 1 << 17
 """Steps between two looks at whether to stop."""
 FOUND_WORDS: Final = 1 << 22
 _FILTER_WORDS: Final = 1 << 12
+_RECENT_WORDS: Final = 1 << 13
+"""So few that they stay in a processor's second cache, of half a megabyte or more."""
 STOP: Final = kernel.CONTROL_WORDS - 1
 """The word of a control row that asks its worker to stop."""
 VERDICT: Final = kernel.CONTROL_WORDS - 2
@@ -81,19 +83,21 @@ class Expansion:
         self.block = block
         self.table = table
         self.filter = Row(_FILTER_WORDS)
+        self.recent = Row(_RECENT_WORDS)
 
     def run(self, part: Part, look: Callable[[], bool]) -> None:
         """Go on with a part; its status says why this came back. `look` is asked now and then whether to stop."""
         control, machine = part.control.words, self.machine
         if control[kernel.FILTERED] == 0:
-            self.filter = Row(_FILTER_WORDS)
+            self.filter.clear()
+            self.recent.clear()
         world = machine.w
         for index in range(len(Kind)):
             world[COUNTS_AT + index] = 0
         mask = len(self.table) // 2 - 1
         while True:
             control[kernel.BUDGET] = BUDGET
-            status = machine.call(self.expand, self.block, self.table, mask, self.filter, part.found, part.control)
+            status = machine.call(self.expand, self.block, self.table, mask, self.filter, self.recent, part.found, part.control)
             if status == kernel.FILTER_FULL:
                 larger = Row(4 * len(self.filter))
                 machine.call(kernel.rehash, self.filter, larger, len(larger) // 2 - 1)

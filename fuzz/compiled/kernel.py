@@ -218,6 +218,22 @@ def known(table: Words, mask: int, low: int, high: int) -> int:
     return 0
 
 
+def note_new(table: Words, mask: int, filter_: Words, recent: Words, low: int, high: int) -> int:
+    """Put a digest into a filter if neither that nor a table has it; return 1 if so.
+
+    Most states are come to several times from others nearby, and a look into a large table is a look into main memory. So a short
+    row that stays near has what was asked for last: each digest in a bucket of its own, which another may take.
+    """
+    bucket = 2 * (low & (len(recent) // 2 - 1))
+    if recent[bucket] == low and recent[bucket + 1] == high:
+        return 0
+    recent[bucket] = low
+    recent[bucket + 1] = high
+    if known(table, mask, low, high) != 0:
+        return 0
+    return insert(filter_, len(filter_) // 2 - 1, low, high)
+
+
 def rehash(old: Words, table: Words, mask: int) -> None:
     """Put all digests of one table into another, which is empty."""
     for bucket in range(len(old) // 2):
@@ -233,7 +249,16 @@ def show(control: Words, shown: int) -> None:
 
 
 def expand(
-    driver: Driver, mem: Words, w: Words, block: Words, table: Words, mask: int, filter_: Words, found: Words, control: Words
+    driver: Driver,
+    mem: Words,
+    w: Words,
+    block: Words,
+    table: Words,
+    mask: int,
+    filter_: Words,
+    recent: Words,
+    found: Words,
+    control: Words,
 ) -> int:
     """Take all steps from the states of one part of a block; leave in `found` those that lead to what the table does not know.
 
@@ -241,6 +266,7 @@ def expand(
         block: encoded states.
         table, mask: what was known before the block; only read.
         filter_: a table for what this worker found in this block, empty at first.
+        recent: buckets for what was looked for last, empty when the filter is.
         found: room for what is found.
         control: where the expansion is.
     """
@@ -283,9 +309,7 @@ def expand(
             low = w[_KEY_LOW]
             high = w[_KEY_HIGH]
             lap(DIGEST)
-            new = 0
-            if known(table, mask, low, high) == 0:
-                new = insert(filter_, filter_mask, low, high)
+            new = note_new(table, mask, filter_, recent, low, high)
             lap(TABLE)
             if new != 0:
                 control[FILTERED] += 1

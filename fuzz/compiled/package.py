@@ -18,7 +18,7 @@ from fuzz.compiled.expressions import c_type, prototype
 from fuzz.compiled.inference import VIEW, WORD, Inference
 from fuzz.compiled.seams import INTRINSICS, draw_functions, seams
 from fuzz.compiled.translate import Translator
-from fuzz.compiled.world import DIRTY_AT, DIRTY_SHIFT, HANGS, LAPS_MAX, LINE, MEM_MAX, REGISTERS, WILD, WORLD_MAX, name_of
+from fuzz.compiled.world import DIRTY_AT, DIRTY_SHIFT, HANGS, LANES_AT, LAPS_MAX, LINE, MEM_MAX, REGISTERS, WILD, WORLD_MAX, name_of
 from fuzz.driver import Driver
 from impl import audit
 from impl.runtime import Runtime
@@ -27,6 +27,7 @@ from model import words as model_words
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+_WORD: Final = (1 << 64) - 1
 HANG_SECONDS: Final = 10
 """A step that takes longer has no end: the slowest take milliseconds."""
 _HEAD: Final = f"""/* Generated from the sources of impl, model and fuzz; see fuzz.compiled.translate. Not to be edited. */
@@ -151,6 +152,30 @@ static inline word differing_words(view run, word start, view other, word at)
     for (int index = 0; index < {LINE}; index++) found |= (word)(one[index] != two[index]) << index;
     return found;
 #endif
+}}
+/* Eight words at once, by whatever the machine has for that. */
+typedef unsigned long long line __attribute__((vector_size({LINE} * sizeof(word)), aligned(sizeof(word)), may_alias));
+static inline line first_mix(line words, line places)
+{{
+    words = words * {joint.M1 & _WORD}ULL + places;
+    words = (words ^ words >> 32) * {joint.M2 & _WORD}ULL;
+    return words ^ words >> 29;
+}}
+static inline line second_mix(line words)
+{{
+    words = (words ^ {joint.M3 & _WORD}ULL) * {joint.M1 & _WORD}ULL;
+    return words ^ words >> 32;
+}}
+static inline void exchange_words(word changed, view run, word start, view other, word at, word place)
+{{
+    const line number = {{{", ".join(str(index) for index in range(LINE))}}};
+    const line bit = {{{", ".join(str(1 << index) for index in range(LINE))}}};
+    line here = (line)((bit & (unsigned long long)changed) != 0);
+    line places = (number + (unsigned long long)place) * {joint.M2 & _WORD}ULL + {joint.M3 & _WORD}ULL;
+    line come = first_mix(*(const line *)(run.at + start), places), gone = first_mix(*(const line *)(other.at + at), places);
+    line *low = (line *)(w + {LANES_AT}), *high = (line *)(w + {LANES_AT + LINE});
+    *low += (come - gone) & here;
+    *high += (second_mix(come) - second_mix(gone)) & here;
 }}
 static inline word word_min(word a, word b) {{ return b < a ? b : a; }}
 static inline word word_max(word a, word b) {{ return b > a ? b : a; }}

@@ -372,6 +372,7 @@ INTRINSICS: Final = {
     "fuzz__compiled__joint__count_step": "(void)steps_taken++",
     "fuzz__compiled__joint__copy": "copy_words({0}, {1}, {2}, {3}, {4})",
     "fuzz__compiled__joint__differing": "differing_words({0}, {1}, {2}, {3})",
+    "fuzz__compiled__joint__exchange": "exchange_words({0}, {1}, {2}, {3}, {4}, {5})",
     "fuzz__compiled__joint__copy_line": "copy_one_line({0}, {1}, {2}, {3})",
     "fuzz__compiled__joint__prefetch": "prefetch_word({0}, {1})",
     "fuzz__compiled__joint__clear": "clear_words({0}, {1}, {2})",

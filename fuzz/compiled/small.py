@@ -40,7 +40,7 @@ from fuzz.compiled.kernel import (
     VIOLATED,
     advance,
     insert,
-    known,
+    note_new,
     show,
 )
 from fuzz.compiled.nameless import describe
@@ -216,7 +216,16 @@ def open_state(state: State, limits: Limits, w: Words, block: Words, control: Wo
 
 
 def expand(
-    state: State, limits: Limits, w: Words, block: Words, table: Words, mask: int, filter_: Words, found: Words, control: Words
+    state: State,
+    limits: Limits,
+    w: Words,
+    block: Words,
+    table: Words,
+    mask: int,
+    filter_: Words,
+    recent: Words,
+    found: Words,
+    control: Words,
 ) -> int:
     """Take all steps from the states of one part of a block; leave in `found` those that lead to what the table does not know.
 
@@ -225,6 +234,7 @@ def expand(
         block: packed states.
         table, mask: what was known before the block; only read.
         filter_: a table for what this worker found in this block, empty at first.
+        recent: buckets for what was looked for last, empty when the filter is.
         found: room for what is found.
         control: where the expansion is.
     """
@@ -246,7 +256,7 @@ def expand(
                 status = attempt(state, limits, w, what, w[ROWS_AT : ROWS_AT + control[LENGTH]])
                 if status != NO_STEP:
                     control[TRANSITIONS] += 1
-                    if status == BAD or note(state, limits, w, what, table, mask, filter_, found, control) == BAD:
+                    if status == BAD or note(state, limits, w, what, table, mask, filter_, recent, found, control) == BAD:
                         return VIOLATED
                     control[ORDINAL] += 1
                 copy(w, STATE_AT, w, w[_OPENED_AT], w[_STATE_WORDS])
@@ -259,7 +269,18 @@ def expand(
     return PART_DONE
 
 
-def note(state: State, limits: Limits, w: Words, what: int, table: Words, mask: int, filter_: Words, found: Words, control: Words) -> int:
+def note(
+    state: State,
+    limits: Limits,
+    w: Words,
+    what: int,
+    table: Words,
+    mask: int,
+    filter_: Words,
+    recent: Words,
+    found: Words,
+    control: Words,
+) -> int:
     """Count a step, and note the state that it leads to if it may be new; return BAD if that violates something."""
     show(control, state[SEEN])
     state[SEEN] = 0
@@ -270,7 +291,7 @@ def note(state: State, limits: Limits, w: Words, what: int, table: Words, mask: 
     identify(state, limits, w, found[at + FOUND_STATE + 1 : end])
     low = w[_KEY_LOW]
     high = w[_KEY_HIGH]
-    if known(table, mask, low, high) != 0 or insert(filter_, len(filter_) // 2 - 1, low, high) == 0:
+    if note_new(table, mask, filter_, recent, low, high) == 0:
         return STEPPED
     control[FILTERED] += 1
     found[at] = low

@@ -111,7 +111,8 @@ LINE: Final = 1 << DIRTY_SHIFT
 DIRTY_WORDS: Final = (MEM_MAX >> DIRTY_SHIFT + 6) + 1
 HELD_AT: Final = DIRTY_AT + DIRTY_WORDS
 """Marks of the lines in which the opened state may differ from the first one."""
-DYING_AT: Final = HELD_AT + DIRTY_WORDS
+LANES_AT: Final = HELD_AT + DIRTY_WORDS
+DYING_AT: Final = LANES_AT + 2 * LINE
 EXPECTED_AT: Final = DYING_AT + LEVELS
 COUNTS_AT: Final = EXPECTED_AT + LEVELS
 SAVED_COUNTS_AT: Final = COUNTS_AT + len(Kind)
