@@ -186,9 +186,10 @@ DEEP_SCOPES: Final[dict[str, Limits]] = {
 DEEP_SCOPES["vast-calls"] = replace(DEEP_SCOPES["deep-calls"], contexts=5, objects=3, roots=4)
 DEEP_SCOPES["vast-contexts"] = replace(DEEP_SCOPES["deep-calls"], contexts=7, roots=3)
 DEEP_SCOPES["vast-globals"] = replace(DEEP_SCOPES["deep-globals"], objects=3, globals=4)
+DEEP_SCOPES["vast-destructors"] = replace(DEEP_SCOPES["deep-destructors"], objects=3, roots=3, globals=2)
 """Larger scopes; `make check-deep` searches them all."""
 
-DEEP_WITHOUT_SYMMETRY: Final = frozenset({"vast-calls", "vast-contexts", "vast-globals"})
+DEEP_WITHOUT_SYMMETRY: Final = frozenset({"vast-calls", "vast-contexts", "vast-globals", "vast-destructors"})
 """Those of them that `make check-deep` searches without symmetry, which is stricter."""
 DEEP_COUNTS: Final[dict[str, tuple[int, int, int]]] = {
     "deep-calls": (81_748, 483_802, 24),
@@ -198,5 +199,6 @@ DEEP_COUNTS: Final[dict[str, tuple[int, int, int]]] = {
     "vast-calls": (56_999_592, 357_065_130, 37),
     "vast-contexts": (64_544_924, 391_281_270, 36),
     "vast-globals": (89_662_620, 1_278_151_692, 29),
+    "vast-destructors": (83_304_332, 1_664_107_296, 38),
 }
 """States, transitions and depth of each."""

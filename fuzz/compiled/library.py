@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 
 FLAGS: Final = ("-O3", "-march=native", "-fwrapv", "-fPIC", "-shared", "-std=gnu11", "-w")
 COMPILE_SECONDS_MAX: Final = 600
+TRAIN_SECONDS_MAX: Final = 60
+"""Training takes one. A library that was made without it is as right, and about a sixth slower."""
 KEPT_MAX: Final = 16
 """Libraries of earlier states of the sources that stay in the cache."""
 _BUILDING: Final = "building-"
@@ -170,6 +172,8 @@ def _build_in(folder: Path, command: str, flags: tuple[str, ...]) -> Path:
         _say("counting")
         if _train(made):
             extra = (f"-fprofile-use={folder}", "-fprofile-partial-training")
+        else:
+            _say("it could not be counted, so it will be slower")
     _say("compiling")
     _run(command, text, made, *flags, *extra)
     return made
@@ -207,7 +211,7 @@ def _train(library: Path) -> bool:
     line = [sys.executable, "-m", "fuzz.compiled.training"]
     try:
         done = subprocess.run(  # noqa: S603  # this interpreter
-            line, capture_output=True, timeout=COMPILE_SECONDS_MAX, check=False, env=environment
+            line, capture_output=True, timeout=TRAIN_SECONDS_MAX, check=False, env=environment
         )
     except (OSError, subprocess.SubprocessError):
         return False

@@ -112,6 +112,16 @@ def test_a_damaged_library_and_what_a_killed_process_left_are_replaced(
     assert path.stat().st_size > 100_000
 
 
+def test_a_library_that_could_not_be_counted_is_made_and_says_so(
+    cache: Path, quick: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(library, "_is_gcc", lambda _command: True)
+    monkeypatch.setattr(library, "TRAIN_SECONDS_MAX", 0.01)
+    assert library.build().exists()
+    told = [line.rpartition(": ")[2] for line in capfd.readouterr().err.splitlines()]
+    assert told == ["translating", "compiling a first time", "counting", "it could not be counted, so it will be slower", "compiling"]
+
+
 def test_a_library_that_was_named_and_cannot_be_loaded_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "other.so"
     path.write_bytes(b"no library")
