@@ -28,6 +28,7 @@ word try_{name}(word x, word y, word *how)
 {{
     word found = 0;
     raised = 0;
+    landings = 1;
     if (_setjmp(landing) != 0) {{ *how = 2; return 0; }}
     found = {name}(x, y);
     *how = raised;

@@ -43,7 +43,7 @@ _TAKEN: Final = frozenset(
         *("int", "linux", "long", "register", "restrict", "short", "signed", "sizeof", "static", "struct", "switch", "typedef", "typeof"),
         *("union", "unix", "unsigned", "void", "volatile"),
         # Names of the text's head and of each function's end, which a variable would hide.
-        *("word", "words2", "words3", "view", "mem_words", "w_words", "raised", "landing", "leave", "end_run", "wild"),
+        *("word", "words2", "words3", "view", "mem_words", "w_words", "raised", "landing", "landings", "leave", "end_run", "wild"),
         *(
             "memcpy",
             "within",

@@ -208,7 +208,8 @@ def _train(library: Path) -> bool:
     """Let a library count; return whether it did."""
     root = str(_folder(fuzz).parent)
     environment = os.environ | {LIBRARY: str(library), "PYTHONPATH": root, "DRC_MUTANT": ""}
-    line = [sys.executable, "-m", "fuzz.compiled.training"]
+    # Without the folder that the user is in, which may have another `fuzz`: a library goes with its own sources only.
+    line = [sys.executable, "-P", "-m", "fuzz.compiled.training"]
     try:
         done = subprocess.run(  # noqa: S603  # this interpreter
             line, capture_output=True, timeout=TRAIN_SECONDS_MAX, check=False, env=environment

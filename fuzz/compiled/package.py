@@ -36,6 +36,7 @@ _HEAD: Final = f"""/* Generated from the sources of impl, model and fuzz; see fu
 #endif
 #include <setjmp.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/time.h>
 
@@ -49,8 +50,13 @@ word w[{WORLD_MAX}] __attribute__((aligned(64)));
 word mem_words, w_words;
 static word raised;
 static jmp_buf landing;
+static word landings;
 
-static void __attribute__((noreturn, cold)) end_run(void) {{ longjmp(landing, 1); }}
+static void __attribute__((noreturn, cold)) end_run(void)
+{{
+    if (landings == 0) abort();
+    longjmp(landing, 1);
+}}
 static void __attribute__((noreturn, cold)) wild(void)
 {{
     if (w[{REGISTERS["verdict"]}] == 0) w[{REGISTERS["verdict"]}] = {WILD};
@@ -58,7 +64,8 @@ static void __attribute__((noreturn, cold)) wild(void)
 }}
 
 /* Whoever calls an entry cannot be interrupted in it. So a step without an end, and a stack or an address without a bottom, which only
-   a defect can cause, are noticed by signals and end the run like any other verdict. Nothing here holds a lock that a jump could leave. */
+   a defect can cause, are noticed by signals and end the run like any other verdict. Nothing here holds a lock that a jump could leave.
+   Where there is nobody to land at, the defect is the harness's own, and the process dies of the signal. */
 static struct sigaction outer_alarm, outer_fault;
 static struct itimerval outer_timer;
 static word steps_known, steps_taken;
@@ -68,6 +75,11 @@ static void on_signal(int number)
 {{
     if (number == SIGALRM && steps_taken != steps_known) {{
         steps_known = steps_taken;
+        return;
+    }}
+    if (landings == 0) {{
+        signal(number, SIG_DFL);
+        raise(number);
         return;
     }}
     w[{REGISTERS["verdict"]}] = number == SIGALRM ? {HANGS} : {WILD};

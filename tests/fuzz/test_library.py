@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -120,6 +121,23 @@ def test_a_library_that_could_not_be_counted_is_made_and_says_so(
     assert library.build().exists()
     told = [line.rpartition(": ")[2] for line in capfd.readouterr().err.splitlines()]
     assert told == ["translating", "compiling a first time", "counting", "it could not be counted, so it will be slower", "compiling"]
+
+
+LOST = """
+from fuzz.check_scopes import CHECK_SCOPES
+from fuzz.compiled import kernel
+from fuzz.compiled.machine import Machine
+from fuzz.compiled.rows import Row
+control = Row(kernel.CONTROL_WORDS)
+control.words[kernel.POSITION], control.words[kernel.END] = 1 << 55, 1 << 56
+Machine(CHECK_SCOPES["modules"]).call(kernel.expand, Row(8), Row(8), 3, Row(8), Row(8), Row(8), control)
+"""
+
+
+def test_a_defect_of_the_search_itself_ends_the_process() -> None:
+    """There is no step to blame, and so nobody to go on with."""
+    done = subprocess.run([sys.executable, "-c", LOST], cwd=ROOT, timeout=60, check=False)
+    assert done.returncode == -signal.SIGSEGV
 
 
 def test_a_library_that_was_named_and_cannot_be_loaded_is_left_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
