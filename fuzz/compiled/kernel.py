@@ -311,20 +311,8 @@ def expand(
             lap(DIGEST)
             new = note_new(table, mask, filter_, recent, low, high)
             lap(TABLE)
-            if new != 0:
-                control[FILTERED] += 1
-                at = control[FOUND_END]
-                found[at] = low
-                found[at + 1] = high
-                found[at + FOUND_PARENT] = control[NUMBER]
-                found[at + FOUND_ORDINAL] = control[ORDINAL]
-                end = encode(mem, w, found, at + FOUND_STATE)
-                lap(ENCODE)
-                if settle(driver, mem, w, table, mask) == BAD:
-                    return VIOLATED
-                found[at + FOUND_SHOWN] = w[_SHOWN] & ~shown
-                control[FOUND_END] = end
-                lap(CHECK)
+            if new != 0 and take_up(driver, mem, w, table, mask, found, control, shown) == BAD:
+                return VIOLATED
             show(control, shown)
             control[ORDINAL] += 1
             more = advance(w)
@@ -336,6 +324,24 @@ def expand(
         control[NUMBER] += 1
         control[POSITION] += block[control[POSITION]]
     return PART_DONE
+
+
+def take_up(driver: Driver, mem: Words, w: Words, table: Words, mask: int, found: Words, control: Words, shown: int) -> int:
+    """Write a state that may be new to the row of what is found, and look at it; return BAD if anything disagrees."""
+    control[FILTERED] += 1
+    at = control[FOUND_END]
+    found[at] = w[_KEY_LOW]
+    found[at + 1] = w[_KEY_HIGH]
+    found[at + FOUND_PARENT] = control[NUMBER]
+    found[at + FOUND_ORDINAL] = control[ORDINAL]
+    end = encode(mem, w, found, at + FOUND_STATE)
+    lap(ENCODE)
+    if settle(driver, mem, w, table, mask) == BAD:
+        return BAD
+    found[at + FOUND_SHOWN] = w[_SHOWN] & ~shown
+    control[FOUND_END] = end
+    lap(CHECK)
+    return STEPPED
 
 
 def merge(found: Words, end: int, table: Words, mask: int, parents: Words, following: Words, control: Words, shown: Words) -> int:
