@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 FLAGS: Final = ("-O3", "-march=native", "-fwrapv", "-fPIC", "-shared", "-std=gnu11", "-w")
 COMPILE_SECONDS_MAX: Final = 600
 TRAIN_SECONDS_MAX: Final = 60
-"""Training takes one. A library that was made without it is as right, and about a sixth slower."""
+"""Training takes one. A library that was made without it is as right, and some tenth slower."""
 KEPT_MAX: Final = 16
 """Libraries of earlier states of the sources that stay in the cache."""
 _BUILDING: Final = "building-"

@@ -112,6 +112,7 @@ DIRTY_WORDS: Final = (MEM_MAX >> DIRTY_SHIFT + 6) + 1
 HELD_AT: Final = DIRTY_AT + DIRTY_WORDS
 """Marks of the lines in which the opened state may differ from the first one."""
 LANES_AT: Final = HELD_AT + DIRTY_WORDS
+"""What has changed in the two halves of the digest, summed up separately for each word of a line."""
 DYING_AT: Final = LANES_AT + 2 * LINE
 EXPECTED_AT: Final = DYING_AT + LEVELS
 COUNTS_AT: Final = EXPECTED_AT + LEVELS

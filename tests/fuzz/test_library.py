@@ -123,6 +123,17 @@ def test_a_library_that_could_not_be_counted_is_made_and_says_so(
     assert told == ["translating", "compiling a first time", "counting", "it could not be counted, so it will be slower", "compiling"]
 
 
+def test_another_package_of_the_name_in_the_users_folder_is_not_trained(
+    cache: Path, quick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "fuzz").mkdir()
+    (tmp_path / "fuzz" / "__init__.py").write_text("raise SystemExit('another package')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(library, "_is_gcc", lambda _command: True)
+    assert library.build().exists()
+    assert [line.rpartition(": ")[2] for line in capfd.readouterr().err.splitlines()][-2:] == ["counting", "compiling"]
+
+
 LOST = """
 from fuzz.check_scopes import CHECK_SCOPES
 from fuzz.compiled import kernel
